@@ -3,8 +3,8 @@
 //!
 //! The benchmark runs real processes and sockets. It uses the in-process API server or, with `KUBEBUILDER_ASSETS`, a
 //! real one. `LEADERRUN_BENCH_RUNS` sets how many times each figure is measured; slow figures are measured fewer times.
-//! `cargo bench -- hand-over` only measures the figures whose names contain "hand-over". The figures of memory, usage
-//! and contention can only be selected as groups, by "memory", "per minute" and "200 candidates". The size of the
+//! `cargo bench -- hand-over` only measures the figures whose names contain "hand-over". The memory, usage and
+//! contention figures can only be selected as groups, by "memory", "per minute" and "200 candidates". The size of the
 //! binary is always printed.
 
 use std::fs;
@@ -52,7 +52,7 @@ fn main() -> ExitCode {
             print_memory(kind, &lock());
         }
     }
-    measure("hand-over of a plain client, lease", &|| plain_hand_over(&TestLock::lease(), runs));
+    measure("hand-over between plain clients, lease", &|| plain_hand_over(&TestLock::lease(), runs));
     measure("kill of 1000 processes, 20 deep", &|| kill_of_many(runs.div_ceil(10)));
     if is_selected("per minute") {
         print_usage_per_minute();
@@ -312,7 +312,7 @@ fn cpu_time(process: Pid) -> Duration {
 /// Prints the memory of many candidates for one lock, how long their hand-overs take, and how many writes are refused
 /// during hand-overs.
 fn print_contention(size: usize) {
-    /// The number of hand-overs that are not timed, because the candidates are still estimating how many they are.
+    /// The number of hand-overs that are not timed, because the candidates are still estimating how many there are.
     const WARM_UP: usize = 20;
     const MEASURED: usize = 40;
     let proxy = Proxy::start(Cluster::shared());

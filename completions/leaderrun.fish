@@ -6,7 +6,8 @@ function __leaderrun_dashes
     contains -i -- -- $words
 end
 
-# Succeeds before -- if the command line has the given subcommand, or has none if no subcommand is given.
+# Fails after --. Otherwise succeeds if the command line has the given subcommand or, without an argument, if it has no
+# subcommand.
 function __leaderrun_has_subcommand
     __leaderrun_dashes > /dev/null
     and return 1
@@ -99,7 +100,7 @@ complete -c leaderrun -n '__leaderrun_has_subcommand doctor' -l identity -x -d '
 complete -c leaderrun -n '__leaderrun_has_subcommand doctor' -l wait -x -d 'Give up with status 75 when the lock is not acquired within this time'
 complete -c leaderrun -n '__leaderrun_has_subcommand doctor' -s E -l conflict-exit-code -x -d 'The exit status if the lock was not acquired within --wait because another candidate holds it or the command is not due'
 complete -c leaderrun -n '__leaderrun_has_subcommand doctor' -l min-hold -x -d 'Let no candidate run the command again until this long after the lock was acquired'
-complete -c leaderrun -n '__leaderrun_has_subcommand doctor' -l ignore-min-hold -d 'Run the command although it is not due yet'
+complete -c leaderrun -n '__leaderrun_has_subcommand doctor' -l ignore-min-hold -d 'Run the command even if it is not due yet'
 complete -c leaderrun -n '__leaderrun_has_subcommand doctor' -l claim-delay -x -d 'Leave a free lock to other candidates for this long'
 complete -c leaderrun -n '__leaderrun_has_subcommand doctor' -l preempt -x -d 'Ask a leader with a longer --claim-delay to step down once this candidate has been its standby for this long'
 complete -c leaderrun -n '__leaderrun_has_subcommand doctor' -l every -x -d 'Run the command repeatedly'
@@ -108,7 +109,7 @@ complete -c leaderrun -n '__leaderrun_has_subcommand doctor' -l lease-duration -
 complete -c leaderrun -n '__leaderrun_has_subcommand doctor' -l renew-deadline -x -d 'How long after the last renewal the command gets the stop signal'
 complete -c leaderrun -n '__leaderrun_has_subcommand doctor' -l retry-period -x -d 'How often the lock is renewed'
 complete -c leaderrun -n '__leaderrun_has_subcommand doctor' -l lost-grace -x -d 'The time from the stop signal to SIGKILL'
-complete -c leaderrun -n '__leaderrun_has_subcommand doctor' -l stop-signal -x -a 'TERM INT HUP QUIT USR1 USR2' -d 'The signal (name or number) that stops the command when leadership is lost or --max-run is over'
+complete -c leaderrun -n '__leaderrun_has_subcommand doctor' -l stop-signal -x -a 'TERM INT HUP QUIT USR1 USR2' -d 'The signal (name or number) that stops the command when leadership is lost or --max-run has elapsed'
 complete -c leaderrun -n '__leaderrun_has_subcommand doctor' -l kill-after -x -d 'Kill the command if it has not ended this long after TERM'
 complete -c leaderrun -n '__leaderrun_has_subcommand doctor' -l wait-for -x -a 'main all' -d 'When the command counts as ended'
 complete -c leaderrun -n '__leaderrun_has_subcommand doctor' -l foreground -d 'Give the command the terminal even if leaderrun is part of a pipeline'
@@ -119,7 +120,7 @@ complete -c leaderrun -n '__leaderrun_has_subcommand doctor' -l as -x -d 'The us
 complete -c leaderrun -n '__leaderrun_has_subcommand doctor' -l pod-label -x -d 'Put this label on the leader\'s pod while its command runs'
 complete -c leaderrun -n '__leaderrun_has_subcommand doctor' -l service -x -d 'Route this Service'
 complete -c leaderrun -n '__leaderrun_has_subcommand doctor' -l pod -x -d 'The name of this pod'
-complete -c leaderrun -n '__leaderrun_has_subcommand doctor' -l port -x -d 'A port at which the leader\'s container listens'
+complete -c leaderrun -n '__leaderrun_has_subcommand doctor' -l port -x -d 'A port on which the leader\'s container listens'
 complete -c leaderrun -n '__leaderrun_has_subcommand doctor' -l address -x -d 'The leader\'s address for the Service'
 complete -c leaderrun -n '__leaderrun_has_subcommand doctor' -l http -x -d 'Serve HTTP on this address'
 complete -c leaderrun -n '__leaderrun_has_subcommand doctor' -l ready-when -x -a 'waiting leading' -d 'When /readyz returns 200'
@@ -147,7 +148,7 @@ complete -c leaderrun -n __leaderrun_has_subcommand -l identity -x -d 'The name 
 complete -c leaderrun -n __leaderrun_has_subcommand -l wait -x -d 'Give up with status 75 when the lock is not acquired within this time'
 complete -c leaderrun -n __leaderrun_has_subcommand -s E -l conflict-exit-code -x -d 'The exit status if the lock was not acquired within --wait because another candidate holds it or the command is not due'
 complete -c leaderrun -n __leaderrun_has_subcommand -l min-hold -x -d 'Let no candidate run the command again until this long after the lock was acquired'
-complete -c leaderrun -n __leaderrun_has_subcommand -l ignore-min-hold -d 'Run the command although it is not due yet'
+complete -c leaderrun -n __leaderrun_has_subcommand -l ignore-min-hold -d 'Run the command even if it is not due yet'
 complete -c leaderrun -n __leaderrun_has_subcommand -l claim-delay -x -d 'Leave a free lock to other candidates for this long'
 complete -c leaderrun -n __leaderrun_has_subcommand -l preempt -x -d 'Ask a leader with a longer --claim-delay to step down once this candidate has been its standby for this long'
 complete -c leaderrun -n __leaderrun_has_subcommand -l every -x -d 'Run the command repeatedly'
@@ -156,7 +157,7 @@ complete -c leaderrun -n __leaderrun_has_subcommand -l lease-duration -x -d 'How
 complete -c leaderrun -n __leaderrun_has_subcommand -l renew-deadline -x -d 'How long after the last renewal the command gets the stop signal'
 complete -c leaderrun -n __leaderrun_has_subcommand -l retry-period -x -d 'How often the lock is renewed'
 complete -c leaderrun -n __leaderrun_has_subcommand -l lost-grace -x -d 'The time from the stop signal to SIGKILL'
-complete -c leaderrun -n __leaderrun_has_subcommand -l stop-signal -x -a 'TERM INT HUP QUIT USR1 USR2' -d 'The signal (name or number) that stops the command when leadership is lost or --max-run is over'
+complete -c leaderrun -n __leaderrun_has_subcommand -l stop-signal -x -a 'TERM INT HUP QUIT USR1 USR2' -d 'The signal (name or number) that stops the command when leadership is lost or --max-run has elapsed'
 complete -c leaderrun -n __leaderrun_has_subcommand -l kill-after -x -d 'Kill the command if it has not ended this long after TERM'
 complete -c leaderrun -n __leaderrun_has_subcommand -l wait-for -x -a 'main all' -d 'When the command counts as ended'
 complete -c leaderrun -n __leaderrun_has_subcommand -l foreground -d 'Give the command the terminal even if leaderrun is part of a pipeline'
@@ -167,7 +168,7 @@ complete -c leaderrun -n __leaderrun_has_subcommand -l as -x -d 'The user to imp
 complete -c leaderrun -n __leaderrun_has_subcommand -l pod-label -x -d 'Put this label on the leader\'s pod while its command runs'
 complete -c leaderrun -n __leaderrun_has_subcommand -l service -x -d 'Route this Service'
 complete -c leaderrun -n __leaderrun_has_subcommand -l pod -x -d 'The name of this pod'
-complete -c leaderrun -n __leaderrun_has_subcommand -l port -x -d 'A port at which the leader\'s container listens'
+complete -c leaderrun -n __leaderrun_has_subcommand -l port -x -d 'A port on which the leader\'s container listens'
 complete -c leaderrun -n __leaderrun_has_subcommand -l address -x -d 'The leader\'s address for the Service'
 complete -c leaderrun -n __leaderrun_has_subcommand -l http -x -d 'Serve HTTP on this address'
 complete -c leaderrun -n __leaderrun_has_subcommand -l ready-when -x -a 'waiting leading' -d 'When /readyz returns 200'

@@ -1,7 +1,7 @@
 //! The channel between leaderrun's two processes: a SOCK_SEQPACKET pair, with one typed message in each packet.
 //!
 //! Neither side ever blocks. If the queue is full because the other side does not read, a message is lost;
-//! [`leaderrun_core::messages`] says what a lost message can cause.
+//! [`leaderrun_core::messages`] describes the consequences of a lost message.
 
 use std::cell::{Cell, RefCell};
 use std::io;
@@ -87,7 +87,7 @@ impl<S: Serialize, R: DeserializeOwned> Channel<S, R> {
 
 impl<S, R> Channel<S, R> {
     /// Returns whether further messages may arrive. If not, the socket is always readable and must not be polled: that
-    /// would be a busy loop, which under a shared CPU limit would delay the death of the other process.
+    /// would be a busy loop, which would delay the end of the other process if both share a CPU limit.
     pub fn is_open(&self) -> bool {
         self.is_open.get()
     }

@@ -1,4 +1,4 @@
-//! How leaderrun exits: with which status, or by which signal.
+//! How leaderrun exits: its exit statuses, and the signals with which it kills itself.
 
 use std::error::Error;
 use std::fmt;
@@ -46,7 +46,7 @@ pub enum Exit {
 }
 
 impl Exit {
-    /// Returns how leaderrun exits after a run, for this reason.
+    /// Returns how leaderrun exits after a run that ended for this reason.
     pub fn of(reason: &ExitReason, command_had_terminal: bool) -> Self {
         match reason {
             ExitReason::Command(End::Exited(status)) => Self::Status(*status as u8),
@@ -97,7 +97,7 @@ impl fmt::Display for PermanentFailure {
 impl Error for PermanentFailure {}
 
 /// Returns whether leaderrun may succeed if it is started again after this failure. A failure that is not known to be
-/// permanent counts as transient, for example that a file or a server is not available.
+/// permanent counts as transient, for example a file or a server that is not available.
 pub fn is_transient(failure: &anyhow::Error) -> bool {
     let is_permanent = |cause: &(dyn Error + 'static)| {
         let inner = cause.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
@@ -136,7 +136,7 @@ pub const STATUSES: [StatusDescription; 8] = [
     StatusDescription {
         status: "75",
         meaning: "the lock was not acquired within --wait; --conflict-exit-code chooses another status",
-        advice: "nothing: another candidate runs the command, the command is not due, or the lease of the last holder has not expired yet, in which case a later start runs the command",
+        advice: "nothing: another candidate is running the command, the command is not due, or the lease of the last holder has not expired yet, in which case a later start runs the command",
     },
     StatusDescription {
         status: "76",

@@ -1,7 +1,7 @@
 //! leaderrun runs a command only while it is the leader.
 //!
-//! > Among leaderrun candidates, two commands of one lock are never alive at the same time, as long as the clocks of
-//! > the machines *run* at rates within the tolerated ratio. They may *show* any time.
+//! > Among leaderrun candidates, two commands for the same lock are never alive at the same time, as long as the ratio
+//! > between the machines' clock *rates* stays within the tolerated limit. The clocks need not agree on the *time*.
 //!
 //! Two nested processes keep that promise. The [`elector`] takes part in the election, and the [`supervisor`] owns the
 //! command. If either of them dies or freezes, the other ends the command in time. Three state machines without I/O
@@ -14,14 +14,15 @@
 //! - The exit status, for example 76 after a loss: `Exit::of` in `exit.rs`.
 //! - Sending a signal to the command's process group: `Tree::signal_group` in `process/tree`.
 //! - Killing all processes of the command: `Tree::kill` in `process/tree`, repeated by its `KillRounds`.
-//! - The kinds of [`lock`]: a `static` of type `RecordFormat` for a kind of object in the cluster, or an implementation
-//!   of `LocalStore` for a kind on this machine, in a file of `lock/`; and a line in `KINDS` in `lock/kinds.rs`, where
-//!   all other code looks up what a kind can do. CONTRIBUTING.md lists the tests and documents to change.
+//! - The kinds of [`lock`]: each has a line in `KINDS` in `lock/kinds.rs`, which tells all other code what the kind
+//!   supports. What the line refers to is in a file of `lock/`: a `static RecordFormat` if the lock is an object in the
+//!   cluster, or an implementation of `LocalStore` if it is on this machine. CONTRIBUTING.md lists the tests and
+//!   documents to change.
 //! - Log events: the table `log_events!` in `log_events.rs` of the module that logs them. The events of the state
 //!   machines and of the supervisor are in `elector/log_events.rs`; `elector/log_notices.rs` logs them.
 //! - Metrics: `METRICS` in `telemetry/metrics.rs`.
 //! - Help, man page, completions and reference: generated from the options by `cli/documents`. The test
-//!   `the_documents_are_current` compares them.
+//!   `the_documents_are_current` fails if the checked-in copies are stale.
 //! - A fault that the simulation injects: `Fault`, its list `ALL`, and `inject_fault` in
 //!   `tests/simulation/faults.rs`.
 //!

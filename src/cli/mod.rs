@@ -2,7 +2,7 @@
 //!
 //! [`arguments`] contains the options as they were given, in one struct for each topic, and `plan` turns them into the
 //! configuration of the two processes. An error about a command line is one sentence. If it contains a suggestion, the
-//! suggestion works when it is pasted.
+//! suggestion works when it is pasted as it stands.
 
 mod arguments;
 mod documents;
@@ -67,7 +67,8 @@ struct CommandLine {
 
 /// The reason why a command line is refused.
 enum Refusal {
-    /// The parser refused the command line, or `--help` or `--version` was given: clap returns their text as an error.
+    /// The parser refused the command line, or it contains `--help` or `--version`, whose text clap returns as an
+    /// error.
     Clap(clap::Error),
     /// The parser accepted the command line, but the options contradict each other or cannot be used.
     Usage(UsageError),

@@ -1,4 +1,4 @@
-//! The sources of the values of options, and the names of options in messages.
+//! The origins of option values, and the names that messages use for options.
 
 use std::ffi::{OsStr, OsString};
 use std::iter;
@@ -13,7 +13,7 @@ use crate::telemetry::log::shell_word;
 pub struct Origin<'a> {
     option: &'a clap::Arg,
     source: ValueSource,
-    /// The option's name as it was given, `-E` or `--conflict-exit-code`.
+    /// The option's name as it was given, for example `-E` or `--conflict-exit-code`.
     name: String,
     /// The value as it was given. Several values are joined by commas.
     value: String,
@@ -69,7 +69,7 @@ impl<'a> Origin<'a> {
     }
 }
 
-/// The origins of all values of a command line that was parsed.
+/// The origins of all option values on a command line that the parser accepted.
 #[derive(Clone, Copy, Debug)]
 pub struct Origins<'a> {
     pub definition: &'a clap::Command,
@@ -86,7 +86,7 @@ impl<'a> Origins<'a> {
     /// Panics if there is no option with this id.
     pub fn of(&self, id: &str) -> Origin<'a> {
         let option = self.definition.get_arguments().find(|option| option.get_id() == id);
-        let option = option.expect("the id is that of an option");
+        let option = option.expect("an option has this id");
         let values = self.matches.get_raw(id).map(|values| values.map(OsStr::to_string_lossy).collect::<Vec<_>>());
         let source = self.matches.value_source(id).unwrap_or(ValueSource::DefaultValue);
         let name = given_name(option, self.arguments).unwrap_or_else(|| option_name(option));
@@ -108,7 +108,7 @@ pub fn given_name(option: &clap::Arg, arguments: &[OsString]) -> Option<String> 
     })
 }
 
-/// Returns a command line of leaderrun with these arguments, quoted for a shell.
+/// Returns the leaderrun command line with these arguments, quoted for a shell.
 pub fn leaderrun_with(arguments: impl IntoIterator<Item = impl AsRef<OsStr>>) -> String {
     let words = arguments.into_iter().map(|argument| shell_word(&argument.as_ref().to_string_lossy()));
     iter::once("leaderrun".to_owned()).chain(words).collect::<Vec<_>>().join(" ")

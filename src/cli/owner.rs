@@ -1,4 +1,4 @@
-//! Decides from the options which object owns the lock's objects.
+//! Determines from the options which object owns the lock's objects.
 
 use super::arguments::OwnerArguments;
 use super::origin::Origins;

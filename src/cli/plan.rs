@@ -122,8 +122,8 @@ fn doctor_line(arguments: &[OsString]) -> String {
     leaderrun_with(iter::once(OsStr::new("doctor")).chain(own_arguments.map(OsString::as_os_str)))
 }
 
-/// Checks that a candidate does not give up before its claim delay has passed. With `--wait 0s` it never does, because
-/// the claim delay extends its wait.
+/// Checks that a candidate does not give up before its claim delay has passed. `--wait 0s` needs no check, because then
+/// the claim delay extends the wait.
 fn check_claim_delay(arguments: &ElectionArguments, origins: Origins<'_>) -> Result<(), UsageError> {
     let ElectionArguments { wait, claim_delay, .. } = arguments;
     match wait {
@@ -137,7 +137,7 @@ fn check_claim_delay(arguments: &ElectionArguments, origins: Origins<'_>) -> Res
     }
 }
 
-/// Plans what a subcommand does.
+/// Plans a subcommand.
 ///
 /// # Errors
 /// Fails if options contradict each other or cannot be used. For `doctor`, also fails if the host name cannot be read.
@@ -166,7 +166,7 @@ pub fn plan_subcommand(arguments: SubcommandArguments, origins: Origins<'_>) -> 
         }
         SubcommandArguments::StepDown { target, wait } => {
             let wait = match wait {
-                None => Wait::Not,
+                None => Wait::Never,
                 Some(None) => Wait::Forever,
                 Some(Some(limit)) => Wait::For(limit),
             };
@@ -218,7 +218,7 @@ fn cluster_options(arguments: ClusterArguments, origins: Origins<'_>) -> Cluster
     }
 }
 
-/// Returns the lock. Its namespace is that of `--namespace` if `--lock` contains none.
+/// Returns the lock. If `--lock` contains no namespace, the lock gets the namespace from `--namespace`.
 fn lock_name(arguments: LockArguments, origins: Origins<'_>) -> Result<LockName, UsageError> {
     let LockArguments { mut lock, namespace: chosen } = arguments;
     let Some(chosen) = chosen else { return Ok(lock) };

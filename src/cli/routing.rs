@@ -1,4 +1,4 @@
-//! Decides from the options how traffic is routed to the command of the leader.
+//! Determines from the options how traffic is routed to the leader's command.
 
 use std::net::IpAddr;
 
@@ -71,11 +71,11 @@ pub fn pod_name(pod: Option<String>, host: &str, option: &Origin<'_>) -> Result<
     })
 }
 
-/// Checks that the lock is in a cluster, and that the name of each slot's lock is short enough: it is part of the key
+/// Checks that the lock is in a cluster, and that the name of each slot's lock is short enough to be part of the key
 /// with which routing marks the leader's object.
 fn check_lock(lock: &LockName, slots: Option<SlotCount>, origins: Origins<'_>) -> Result<(), UsageError> {
     let origin = origins.of("lock");
-    // There is room for the greatest slot number, so the limit does not depend on the number of slots.
+    // The limit leaves room for the greatest possible slot number, so it does not depend on the number of slots.
     let longest = MAX_LOCK_NAME_LENGTH - slots.map_or(0, |_| format!("-{}", SlotCount::MAX_NUMBER).len());
     if !lock.kind.is_in_cluster() {
         let reason = "routing traffic to the leader requires a lock in a cluster";

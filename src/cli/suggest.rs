@@ -13,15 +13,15 @@ pub fn nearest<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) -> Opti
     near.or(only_with_prefix).copied()
 }
 
-/// Returns the DNS-1123 label that is nearest to a string, as the name of a namespace or Service; `None` if the string
-/// contains no ASCII letter or digit.
+/// Returns the DNS-1123 label that is nearest to a string, for use as the name of a namespace or Service. Returns
+/// `None` if the string contains no ASCII letter or digit.
 pub fn nearest_label(text: &str) -> Option<String> {
     let label = text.to_lowercase().replace(|character: char| !character.is_ascii_alphanumeric(), "-");
     let label = label.get(..63).unwrap_or(&label).trim_matches('-').to_owned();
     (!label.is_empty()).then_some(label)
 }
 
-/// Returns the DNS-1123 subdomain that is nearest to a string, as the name of any other object.
+/// Returns the DNS-1123 subdomain that is nearest to a string, for use as the name of any other object.
 pub fn nearest_name(text: &str) -> Option<String> {
     let labels: Vec<String> = text.split('.').filter_map(nearest_label).collect();
     (!labels.is_empty()).then(|| labels.join("."))

@@ -22,7 +22,7 @@ fn refusal(line: &str) -> String {
     }
 }
 
-/// Returns the words of a line after the suggested options were pasted over the options with the same names.
+/// Returns the words of a line in which the suggested options have replaced the options with the same names.
 fn pasted(line: &str, suggestion: &str) -> Vec<String> {
     let (given, suggested) = (words(line), words(suggestion));
     let mut rest = given.into_iter().peekable();
@@ -39,7 +39,7 @@ fn pasted(line: &str, suggestion: &str) -> Vec<String> {
 }
 
 #[test]
-fn the_definition_passes_the_checks_of_clap() {
+fn the_definition_passes_claps_own_checks() {
     definition().debug_assert();
     SubcommandLine::command().debug_assert();
 }
@@ -153,7 +153,7 @@ fn refusals_quote_the_option_and_state_the_reason_and_what_to_do() {
 }
 
 #[test]
-fn suggestions_for_values_of_the_options_of_a_run_work_when_they_are_pasted() {
+fn suggested_values_for_the_options_of_a_run_work_when_they_are_pasted() {
     let values =
         ["", "''", "1", "-1", "15s", "1M", "soon", "x", "X_Y", "a/b/c", "/tmp/x", "a=b", "a:b", ":", "80:http", "KILL"];
     let mut accepted = 0;

@@ -12,7 +12,7 @@ use super::arguments::TimeArguments;
 use super::origin::{Origin, Origins};
 use super::usage_error::UsageError;
 
-/// How many changes to the durations are tried before leaderrun gives up on making a suggestion.
+/// The maximum number of changes to the durations that are tried in search of a suggestion.
 const MAX_CHANGES: usize = 8;
 
 /// The ratio of a suggested renew deadline to the retry period, as with the defaults (10s and 2s).
@@ -156,8 +156,8 @@ impl TimingExplanation<'_> {
         None
     }
 
-    /// Returns a duration to change, with a new value that resolves the conflict in `invalid`. This is the invalid
-    /// duration unless `is_fixed` says that it should keep its value and one of the conflicting durations need not.
+    /// Chooses a duration to change, and returns it with a new value that resolves the conflict in `invalid`. Chooses
+    /// the invalid duration, unless `is_fixed` is true for it and false for one of the conflicting durations.
     fn change(
         &self,
         invalid: &InvalidTiming,
@@ -225,7 +225,7 @@ mod tests {
     }
 
     #[test]
-    fn the_option_that_the_user_set_is_named_as_the_cause_and_not_a_default() {
+    fn an_option_that_the_user_set_is_named_as_the_cause_rather_than_a_default() {
         for (options, expected) in [
             (
                 "--lease-duration 5s",
@@ -279,7 +279,8 @@ mod tests {
                         let suggested: Vec<(&str, &str)> = words.chunks(2).map(|pair| (pair[0], pair[1])).collect();
                         given.retain(|(option, _)| suggested.iter().all(|(other, _)| option != other));
                         given.extend(&suggested);
-                        parse(&line(&given)).unwrap_or_else(|error| panic!("{message} leads to: {error}"));
+                        parse(&line(&given))
+                            .unwrap_or_else(|error| panic!("the suggestion in {message:?} is refused: {error}"));
                     }
                 }
             }

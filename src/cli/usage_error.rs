@@ -1,12 +1,12 @@
-//! The error about a refused command line.
+//! The error for an invalid command line.
 
 use std::error::Error;
 use std::fmt;
 
-/// The reason why a command line is refused, in one sentence: what failed, why, and what to do.
+/// The error for an invalid command line. Its text says what is wrong, why, and what to do.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct UsageError {
-    /// The option or the variable as it was given; empty if the error is about neither.
+    /// The option or environment variable as it was given; empty if the error is about neither.
     pub subject: String,
     pub reason: String,
     pub remedy: Option<String>,
@@ -24,7 +24,7 @@ impl UsageError {
         self
     }
 
-    /// Adds words to use instead. They must work when they are pasted.
+    /// Adds a suggestion of what to use instead. It must work when it is pasted.
     pub fn try_instead(self, words: impl fmt::Display) -> Self {
         self.remedy(format!("try {words}"))
     }

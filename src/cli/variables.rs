@@ -32,7 +32,7 @@ pub const COMMAND_VARIABLES: [(&str, &str); 8] = [
 /// The variables that leaderrun sets when it re-executes itself. The command does not inherit them.
 const INTERNAL: [&str; 4] = [LOSSES_VARIABLE, COUNTERS_VARIABLE, MASK_VARIABLE, LOG_START_VARIABLE];
 
-/// The variables that set options. They are only collected if the environment contains a variable with the [`PREFIX`],
+/// The variables that set options. They are collected only if the environment contains a variable with the [`PREFIX`],
 /// because collecting them takes as long as parsing the command line.
 static OPTION_VARIABLES: LazyLock<Vec<String>> = LazyLock::new(|| {
     let definition = super::definition();
@@ -46,8 +46,8 @@ static OPTION_VARIABLES: LazyLock<Vec<String>> = LazyLock::new(|| {
 });
 
 /// Returns which of these variables the command does not inherit: those that set leaderrun's own options, those that
-/// leaderrun sets for itself, and those that leaderrun does not set for every command, because the values may be an
-/// outer leaderrun's.
+/// leaderrun sets for itself, and those that leaderrun sets for some commands only, because their values may come from
+/// an outer leaderrun.
 pub fn not_inherited(variables: impl IntoIterator<Item = (OsString, OsString)>) -> Vec<String> {
     let is_removed = |name: &String| {
         let is_not_always_set = name == FD_VARIABLE || name == SLOT_VARIABLE;
@@ -124,7 +124,7 @@ mod tests {
     }
 
     #[test]
-    fn variables_of_kubernetes_and_of_leaderrun_are_not_reported() {
+    fn service_links_and_known_variables_are_not_reported() {
         let known = [
             ("LEADERRUN_SERVICE_HOST", "10.0.0.1"),
             ("LEADERRUN_SERVICE_PORT", "80"),

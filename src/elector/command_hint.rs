@@ -17,15 +17,15 @@ pub fn command_hint(command: &str) -> Option<String> {
     quoting_hint(command).or_else(|| path_hint(command))
 }
 
-/// Returns a suggestion that shows `PATH`, if the program is in none of its directories.
+/// Returns a suggestion that shows the value of `PATH`, if none of its directories contains the program.
 fn path_hint(command: &str) -> Option<String> {
     let path = env::var_os("PATH")?;
     let is_missing = !command.contains(['/', ' ']) && !is_found(command);
     is_missing.then(|| format!("PATH is {}; try the full path of the program", path.display()))
 }
 
-/// Returns a suggestion if the command and its arguments were probably quoted as one word: the text contains characters
-/// with a special meaning in a shell, or begins with the name of a program.
+/// Returns a suggestion if the command and its arguments were probably quoted as one word: `command` contains
+/// whitespace, and either begins with the name of a program or contains characters with a special meaning in a shell.
 fn quoting_hint(command: &str) -> Option<String> {
     let program = command.split_whitespace().next().filter(|program| *program != command)?;
     let needs_shell = command.contains(|character| SHELL_CHARACTERS.contains(character));
@@ -54,7 +54,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_command_that_was_quoted_as_one_word_is_split() {
+    fn a_command_that_was_quoted_as_one_word_is_recognized() {
         let hint = |command| command_hint(command).filter(|hint| !hint.starts_with("PATH is "));
         assert_eq!(
             hint("sleep 1").as_deref(),

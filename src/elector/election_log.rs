@@ -17,7 +17,7 @@ use crate::process::clock;
 
 /// Decides what is logged about an election, and how often.
 pub struct ElectionLog {
-    /// The lock's name for lines about all of its slots: the result of
+    /// The name of the lock in log lines that concern all of its slots: the result of
     /// [`name_with_slots`](super::open_lock::name_with_slots).
     name: String,
     identity: String,
@@ -25,7 +25,7 @@ pub struct ElectionLog {
     /// A failed request is urgent if less than this time is left until the command is stopped.
     urgent_below: Duration,
     slots: Vec<SlotLog>,
-    /// The error of the last failed request; `None` once a request has succeeded, or another holder was seen.
+    /// The error of the last failed request; `None` once a request has succeeded, or another holder has been seen.
     last_failure: Option<String>,
     error_throttle: ErrorThrottle,
     role_advice: RoleAdvice,
@@ -68,7 +68,7 @@ impl ElectionLog {
         }
     }
 
-    /// Returns the lock's name for lines about all of its slots.
+    /// Returns the name of the lock in log lines that concern all of its slots.
     pub fn name(&self) -> &str {
         &self.name
     }
@@ -104,8 +104,8 @@ impl ElectionLog {
         }
     }
 
-    /// Records that a request got no response in time, and logs when such failures begin. If the request could not be
-    /// sent yet, `waiting_for` is what it waits for.
+    /// Records that a request got no response in time, and logs when such failures begin. If the request has not been
+    /// sent yet, `waiting_for` says what it is waiting for.
     pub fn request_timed_out(
         &mut self,
         slot: usize,
@@ -142,7 +142,7 @@ impl ElectionLog {
         self.role_advice.handle_success(Permission::Watch);
     }
 
-    /// Logs each error from a watch for debugging. If the watch is forbidden, also logs a warning, unless it repeats
+    /// Logs every watch error at debug level. If the watch is forbidden, also logs a warning, unless it repeats
     /// the last one. Remembers any other error, so that the warning about polling can state it as the reason.
     pub fn watch_failed(&mut self, slot: usize, error: &LockError) {
         log_events::watch_failed(&self.slots[slot].name, &error.message);
@@ -160,7 +160,7 @@ impl ElectionLog {
 
     /// Logs a notice of the state machine, unless it repeats the last one.
     pub fn notify(&mut self, slot: usize, notice: ElectionNotice) {
-        // The record was read after the last failure, so that failure is no longer the reason to wait.
+        // The record has been read since the last failure, so the failure is no longer the reason for waiting.
         if matches!(notice, ElectionNotice::Held { .. }) {
             self.last_failure = None;
         }
@@ -191,7 +191,7 @@ impl ElectionLog {
         self.reminder = None;
         self.must_log_wait = false;
         let name = &self.slots[slot].name;
-        log_notices::set_led_lock(name, fencing_token);
+        log_notices::set_held_lock(name, fencing_token);
         log_events::leading(name, fencing_token, self.tolerated_clock_rate);
     }
 
@@ -207,7 +207,8 @@ impl ElectionLog {
         }
     }
 
-    /// Returns the error of the last failed request, unless a request has succeeded or another holder was seen since.
+    /// Returns the error of the last failed request, unless a request has since succeeded or another holder has been
+    /// seen.
     pub fn last_failure(&self) -> Option<&str> {
         self.last_failure.as_deref()
     }
@@ -223,7 +224,8 @@ impl ElectionLog {
     }
 
     /// Logs why the candidate has not acquired the lock within `--wait`. Logs nothing for other outcomes. `not_before`
-    /// is the earliest time at which the command is due, and `waiting_for` is what a request still waits for.
+    /// is the earliest time at which the command is due. If a request has not been sent yet, `waiting_for` says what it
+    /// is waiting for.
     pub fn finished(
         &self,
         outcome: Outcome,

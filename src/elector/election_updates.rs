@@ -50,8 +50,8 @@ impl ElectionUpdates {
         self.timer_due = due;
     }
 
-    /// Tells the election how late its timer has expired. If that changes the delay that the election allows for, it
-    /// renews earlier or later, and the new delay is reported to the observers.
+    /// Tells the election how late its timer expired. If that changes the delay that the election allows for, the
+    /// election renews earlier or later, and the new delay is reported to the observers.
     pub fn timer_expired(&mut self, election: &mut SlotElection) {
         let Some(due) = self.timer_due.take() else { return };
         let now = clock::now();
@@ -88,7 +88,7 @@ impl ElectionUpdates {
         self.renewal_sent_at = is_renewal.then(clock::now);
     }
 
-    /// Reports the result of the pending request, as far as observers need it.
+    /// Reports those aspects of the pending request's result that observers need.
     pub fn request_finished(&mut self, result: &Result<Reply, LockError>) {
         match result.as_ref().map_err(|error| error.kind) {
             Ok(_) | Err(LockErrorKind::Conflict) => self.observer.notify(Update::LockResponded),
@@ -136,7 +136,8 @@ impl ElectionUpdates {
         self.stop_at = self.stop_at.map(|stop_at| stop_at.min(instant));
     }
 
-    /// Returns the time until the stop of the command; `None` while the lock is not held, and once the stop has begun.
+    /// Returns the time until the command will be stopped unless a renewal succeeds; `None` if the lock is not held or
+    /// the command is already being stopped.
     pub fn time_until_stop(&self) -> Option<Duration> {
         let now = clock::now();
         self.stop_at.filter(|stop_at| now < *stop_at).map(|stop_at| stop_at.since(now))
@@ -167,7 +168,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_time_until_the_stop_is_that_of_the_enforced_tenure_and_ends_when_the_stop_begins() {
+    fn the_time_until_the_stop_follows_renewals_and_earlier_stops_and_is_none_once_the_stop_begins() {
         let mut updates = ElectionUpdates::new(Observer::new(|_| {}), Duration::ZERO);
         let (now, hour) = (clock::now(), Duration::from_secs(3600));
         let tenure = Tenure { renewal_sent_at: now, stop: now + hour * 3, kill: now + hour * 4 };

@@ -5,13 +5,13 @@ use std::time::Duration;
 
 use leaderrun_core::instant::Instant;
 
-/// How many different errors are logged without a pause. Further errors are logged only after a pause, so that a
+/// How many different errors are logged immediately. After that, at most one error is logged per pause, so that a
 /// message that varies each time does not flood the log.
 const BURST: usize = 3;
 
-/// The length of the first pause. A pause begins when an error is logged while no pause is running. During a pause,
-/// only errors that have not been logged yet are logged, and only until [`BURST`] different errors have been logged in
-/// total. Each pause is twice as long as the previous one, up to [`MAX_PAUSE`].
+/// The length of the first pause. Logging an error starts a pause, unless one is already running. During a pause,
+/// repeated errors are not logged, and new ones only while fewer than [`BURST`] different errors have been logged since
+/// the last reset (see [`RESET_AFTER`]). Each pause is twice as long as the previous one, up to [`MAX_PAUSE`].
 const MIN_PAUSE: Duration = Duration::from_secs(10);
 
 const MAX_PAUSE: Duration = Duration::from_secs(600);
@@ -69,9 +69,9 @@ impl ErrorThrottle {
         must_log
     }
 
-    /// Decides again whether to log a failure that [`handle_failure`](Self::handle_failure) suppressed, because the
-    /// failure may end leadership. Returns false if the last logged line already reports a failure. If this returns
-    /// true, the caller must log the failure. Call this only after `handle_failure` has returned false.
+    /// Reconsiders a failure that [`handle_failure`](Self::handle_failure) suppressed, and returns whether to log it
+    /// after all: false if the last logged line already reports a failure. This should be called if the failure may end
+    /// leadership, and only after `handle_failure` has returned false.
     pub fn handle_urgent_failure(&mut self) -> bool {
         !mem::replace(&mut self.is_logged_as_failing, true)
     }
@@ -143,7 +143,7 @@ mod tests {
     fn an_urgent_failure_is_logged_even_during_a_pause() {
         let mut throttle = ErrorThrottle::default();
         assert!(throttle.handle_failure(at(0), RequestKind::Write, "no response"));
-        assert!(!throttle.handle_urgent_failure(), "the failure is logged already");
+        assert!(!throttle.handle_urgent_failure(), "the failure has already been logged");
         assert!(throttle.handle_success(RequestKind::Write));
         assert!(!throttle.handle_failure(at(1), RequestKind::Write, "no response"));
         assert!(throttle.handle_urgent_failure() && !throttle.handle_urgent_failure());

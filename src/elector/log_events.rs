@@ -11,8 +11,8 @@ log_events! {
     detail memory_not_locked(locked_kilobytes: usize, total_kilobytes: usize; reason: &str)
         "leaderrun locked only {locked_kilobytes} of its {total_kilobytes} kB in memory: {reason}; raise the limit on locked memory (ulimit -l)";
 
-    /// Logged when leaderrun is root with neither of the capabilities KILL and SETUID. It then cannot stop a command
-    /// that switches to another user.
+    /// Logged when leaderrun runs as root with neither CAP_KILL nor CAP_SETUID. It then cannot stop a command that
+    /// switches to another user.
     detail cannot_signal_others()
         "leaderrun is root with neither CAP_KILL nor CAP_SETUID, so it cannot stop a command that switches to another user; add the capability KILL, or run leaderrun as the command's user";
 
@@ -84,8 +84,8 @@ log_events! {
     /// Logged when this candidate, with `--preempt`, asks a leader with a longer `--claim-delay` to release the lock.
     info preempting(lock: &str, holder: &str) "asking {holder}, which has a longer claim delay, to release {lock}";
 
-    /// Logged when leaderrun terminates the command because it got a termination signal or the stop signal. A request
-    /// to step down counts as SIGTERM.
+    /// Logged when leaderrun terminates the command because leaderrun got a termination signal or the signal that
+    /// `--stop-signal` names. A request to step down counts as SIGTERM.
     info terminating(signal: &str) "got {signal}; terminating the command";
 
     /// Logged when a signal ends the wait for the lock.
@@ -153,8 +153,8 @@ log_events! {
     info waiting_for_left_running(processes: &str)
         "the command's main process has ended; waiting for what it left running: {processes}";
 
-    /// Logged when the command has ended and none of its processes is left, with `signal` or `status`, which is 124
-    /// after `--max-run`. Also logged, without these fields, when the command was not started.
+    /// Logged when the command has ended and none of its processes is left. Either `signal` or `status` is present;
+    /// `status` is 124 after `--max-run`. Also logged, without these fields, when the command was not started.
     info ended(status: Option<i32>, signal: Option<&str>; sentence: &str) "{sentence}";
 
     /// Logged when this candidate has released the lock.

@@ -19,9 +19,9 @@ use crate::process::signal_permission::SignalPermission;
 use crate::process::signals;
 use crate::telemetry::log::{printable, printable_error};
 
-/// The lock that this process leads or has led, for log lines of the main thread. It is set at most once, because a
+/// The lock that this process holds or has held, for log lines of the main thread. It is set at most once, because a
 /// process leads at most once before it exits or re-executes itself.
-static LED_LOCK: OnceLock<LedLock> = OnceLock::new();
+static HELD_LOCK: OnceLock<HeldLock> = OnceLock::new();
 
 /// Whether the warning that the supervisor runs late was logged. It is logged only once; a metric shows later delays.
 static WARNED_OF_DELAY: AtomicBool = AtomicBool::new(false);
@@ -33,9 +33,9 @@ static WARNED_OF_KILL_TIME: AtomicBool = AtomicBool::new(false);
 /// The shortest estimated kill time for which a warning is logged.
 const LONG_KILL: Duration = Duration::from_millis(500);
 
-/// A lock that this process leads, with the fencing token of the acquisition.
+/// A lock that this process holds, with the fencing token of the acquisition.
 #[derive(Debug)]
-struct LedLock {
+struct HeldLock {
     lock: String,
     fencing_token: String,
 }
@@ -52,9 +52,9 @@ fn options() -> &'static QuotedOptions {
     OPTIONS.get().expect("the options are stored before the first line that names them")
 }
 
-/// Stores the lock that this process leads from now on.
-pub fn set_led_lock(lock: &str, fencing_token: &str) {
-    let _ = LED_LOCK.set(LedLock { lock: lock.to_owned(), fencing_token: fencing_token.to_owned() });
+/// Stores the lock that this process holds from now on.
+pub fn set_held_lock(lock: &str, fencing_token: &str) {
+    let _ = HELD_LOCK.set(HeldLock { lock: lock.to_owned(), fencing_token: fencing_token.to_owned() });
 }
 
 /// Logs how much of leaderrun is locked in memory, unless all of it is.
@@ -172,8 +172,8 @@ pub fn taken(lock: &str, identity: &str, holder: &str) {
 
 /// Logs that the command has started, with the lock and the fencing token.
 fn started(pid: i32) {
-    let (lock, fencing_token) = match LED_LOCK.get() {
-        Some(led) => (led.lock.as_str(), led.fencing_token.as_str()),
+    let (lock, fencing_token) = match HELD_LOCK.get() {
+        Some(held) => (held.lock.as_str(), held.fencing_token.as_str()),
         None => ("the lock", "unknown"),
     };
     log_events::started(pid, lock, fencing_token);
@@ -237,7 +237,7 @@ fn supervisor(notice: &SupervisorNotice) {
 
 /// Logs that Ctrl-Z does not suspend this candidate.
 pub fn not_suspended() {
-    log_events::not_suspended(match LED_LOCK.get() {
+    log_events::not_suspended(match HELD_LOCK.get() {
         Some(_) => "the command continues: a leader cannot be suspended, because its lock would expire",
         None => {
             "still waiting: a candidate cannot be suspended, because it may be acquiring the lock; end it with Ctrl-C, or \
@@ -265,7 +265,7 @@ fn killing(reason: &str, sentence: &str, processes: &str) {
 
 /// Logs a notice of the elector.
 pub fn elector(notice: &ElectorNotice) {
-    let lock = || LED_LOCK.get().map_or("the lock", |led| led.lock.as_str());
+    let lock = || HELD_LOCK.get().map_or("the lock", |held| held.lock.as_str());
     match notice {
         ElectorNotice::CommandStarted { pid } => started(*pid),
         ElectorNotice::Supervisor(notice) => supervisor(notice),
@@ -311,7 +311,7 @@ pub fn elector(notice: &ElectorNotice) {
     }
 }
 
-/// Logs why leaderrun itself fails.
+/// Logs why leaderrun itself has failed.
 pub fn failed(failure: &anyhow::Error) {
     log_events::failed(&printable_error(failure));
 }
@@ -340,7 +340,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_failing_request_is_the_reason_to_wait() {
+    fn a_failed_request_takes_precedence_over_the_holder_as_the_reason_to_wait() {
         let failure = "cannot read /run/job.lease: Transport endpoint is not connected";
         assert_eq!(reason_to_wait(Some("a"), Some(failure)).as_deref(), Some(failure));
         assert_eq!(reason_to_wait(Some("a"), None).as_deref(), Some("it is held by a"));

@@ -42,7 +42,7 @@ impl Monitoring {
         monitor.and(self.watchdog.as_ref().map(Watchdog::observer).unwrap_or_default())
     }
 
-    /// Removes and returns the watchdog, with which the main loop notifies systemd.
+    /// Removes and returns the watchdog. The main loop notifies systemd through it.
     pub fn take_watchdog(&mut self) -> Option<Watchdog> {
         self.watchdog.take()
     }

@@ -1,4 +1,4 @@
-//! Outer runs: the runs of leaderrun whose commands contain this process.
+//! Outer runs: the runs of leaderrun whose commands started this process, directly or indirectly.
 
 use std::env;
 

@@ -29,8 +29,8 @@ pub const LOSSES_VARIABLE: &str = "LEADERRUN_LOSSES_IN_A_ROW";
 /// not for users, and the command does not inherit it.
 pub const COUNTERS_VARIABLE: &str = "LEADERRUN_COUNTED";
 
-/// A loss is quick if it occurs within this time after leaderrun was executed. This includes the time that leaderrun
-/// spent waiting for the lock, because the pause only limits how often leaderrun is executed.
+/// A loss is quick if it occurs within this time after leaderrun was executed. Time spent waiting for the lock counts
+/// too, because the only purpose of the pause after a quick loss is to limit how often leaderrun re-executes itself.
 const QUICK_LOSS_LIMIT: Duration = Duration::from_secs(60);
 
 /// The pause after the first quick loss. It doubles with each further quick loss.
@@ -75,12 +75,12 @@ pub fn rejoin(
     if let Some(signal) = pause(pause_after(losses), inherited).map_err(NotRejoined::Failed)? {
         return Err(NotRejoined::Signaled(signal));
     }
-    execute_again(losses, counters, log_start, inherited).map_err(NotRejoined::Failed)
+    re_execute(losses, counters, log_start, inherited).map_err(NotRejoined::Failed)
 }
 
-/// Executes leaderrun again. std's `exec` is not used, because it empties the signal mask, which must be preserved
+/// Re-executes leaderrun. std's `exec` is not used, because it empties the signal mask, which must be preserved
 /// for the command.
-fn execute_again(
+fn re_execute(
     losses: u32,
     counters: Option<String>,
     log_start: Instant,

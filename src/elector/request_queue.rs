@@ -43,8 +43,8 @@ impl<'a> RequestQueue<'a> {
         Self { locks, waiting: VecDeque::new(), pending: None, late_writes: VecDeque::new() }
     }
 
-    /// Adds a request of a slot. It replaces the slot's previous request. If that one was pending, this returns its
-    /// kind; if it was also a write that the lock allows to be late, its reply is still awaited.
+    /// Adds a request of a slot, and replaces the slot's previous request. If the previous request was pending, returns
+    /// its kind. If it was also a write, and the lock allows late writes, its reply is still awaited.
     pub fn add(&mut self, slot: usize, request: Request) -> Option<RequestKind> {
         let replaced = self.pending.take_if(|pending| pending.slot == slot);
         let replaced_kind = replaced.as_ref().map(|replaced| replaced.kind);

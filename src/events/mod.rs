@@ -101,8 +101,8 @@ struct Writer {
     sink: Arc<Sink>,
     /// The uids of the lock's objects in the current leadership.
     uids: Vec<String>,
-    /// The instant at which the Event about the beginning of this leadership is due; `None` if it is not to be written,
-    /// or has been queued.
+    /// The instant at which the Event about the beginning of this leadership is due; `None` before the command has
+    /// started, and after the Event has been queued.
     first_due: Option<tokio::time::Instant>,
     /// Whether the Event about the beginning of this leadership has been queued, but not the one about its end.
     is_announced: bool,

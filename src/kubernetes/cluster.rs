@@ -30,7 +30,7 @@ pub struct ClusterAccess {
 }
 
 impl ClusterAccess {
-    /// Creates the access to the cluster that these options describe, without reading any file yet.
+    /// Creates the access to the cluster that these options select. This reads no files.
     pub fn new(options: ClusterOptions) -> Self {
         Self { credentials: Credentials::new(options), resolver: Resolver::default() }
     }
@@ -45,7 +45,7 @@ impl ClusterAccess {
         self.credentials.known_configuration()
     }
 
-    /// Returns what the credentials are waiting for, if they have waited for more than a second.
+    /// Returns what is delaying the credentials, if it has delayed them for more than a second.
     pub fn waiting_for(&self) -> Option<String> {
         self.credentials.waiting_for()
     }
@@ -148,7 +148,7 @@ fn read_response(response: &Response<Bytes>, config: &ConnectionConfig) -> Resul
 }
 
 /// Checks the response to a watch, and limits the size of each of its lines. If the API server has refused the watch,
-/// returns the same error as for other requests; kube's own error lacks the headers of the response.
+/// returns the same error as for other requests, because kube's own error does not contain the response's headers.
 async fn check_watch(
     response: Response<PooledBody>,
     config: Arc<ConnectionConfig>,
@@ -160,6 +160,6 @@ async fn check_watch(
     let response = Response::from_parts(head, body.collect().await?.to_bytes());
     match read_response(&response, &config) {
         Err(error) => Err(error.into()),
-        Ok(_) => Err(Error::unknown("the API server refused the watch without a reason").into()),
+        Ok(_) => Err(Error::unknown("the API server refused the watch without giving a reason").into()),
     }
 }

@@ -251,8 +251,8 @@ impl fmt::Display for Operation {
 }
 
 impl Operation {
-    /// Adds this operation to the message of the error with which it failed. If RBAC refused it, the message names the
-    /// missing permission instead.
+    /// Prefixes the message of an error with this operation, which has failed. If RBAC refused the operation, the
+    /// message names the missing permission instead.
     fn explain(&self, error: Error) -> Error {
         if !error.refused_by_rbac {
             return error.context(format_args!("cannot {self}"));
@@ -297,7 +297,7 @@ mod tests {
     }
 
     #[test]
-    fn only_the_message_about_a_refusal_by_rbac_names_a_missing_permission() {
+    fn only_an_rbac_refusal_is_reported_as_a_missing_permission() {
         let create =
             Operation { verb: Verb::Create, resource: &LEASES, namespace: "default".into(), name: "job".into() };
         let refusal = |message: &str| {

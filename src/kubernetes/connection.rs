@@ -135,7 +135,7 @@ impl UserOptions {
     }
 }
 
-/// Describes the credentials without secrets, as the object of "the API server rejects".
+/// Describes the credentials, without secrets, in words that can follow "the API server rejects".
 impl fmt::Display for UserOptions {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { certificate, token, basic, exec, .. } = self;
@@ -143,7 +143,7 @@ impl fmt::Display for UserOptions {
             (Some(token), ..) => token.fmt(f),
             (None, Some(basic), ..) => write!(f, "the password of user {:?}", basic.username),
             (None, None, Some(pair), _) => write!(f, "the client certificate in {}", pair.certificate),
-            (None, None, None, Some(exec)) => write!(f, "the credentials of the plugin {}", exec.command.display()),
+            (None, None, None, Some(exec)) => write!(f, "the credentials from the plugin {}", exec.command.display()),
             (None, None, None, None) => f.write_str("a request without credentials"),
         }
     }

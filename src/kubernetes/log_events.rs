@@ -7,7 +7,8 @@ log_events! {
     /// plugin is waiting for.
     info plugin_message(plugin: &str; message: &str) "the credential plugin {plugin} says: {message}";
 
-    /// Logged when leaderrun cannot obtain new credentials and still uses the previous ones.
+    /// Logged when leaderrun still uses the previous credentials, because it cannot obtain new ones or the new ones do
+    /// not work.
     warn credentials_not_renewed(; reason: &str) "still using the previous credentials: {reason}";
 
     /// Logged when new credentials replace the previous ones.

@@ -100,7 +100,7 @@ impl fmt::Display for MergedRule<'_> {
     }
 }
 
-/// Returns a Role with these rules as YAML. It is named after the lock, whose name is `name`.
+/// Returns the YAML of a Role with these rules. The Role is named after the lock, which is called `name`.
 pub fn role(namespace: &str, name: &str, rules: &[Rule]) -> String {
     let namespace = yaml(namespace);
     let mut merged: Vec<MergedRule<'_>> = Vec::new();

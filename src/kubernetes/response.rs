@@ -39,8 +39,8 @@ fn not_from_api_server(response: &Response<impl AsRef<[u8]>>, address: &str) -> 
         let location = printable(&String::from_utf8_lossy(location.as_bytes()));
         let reason = "leaderrun does not follow redirects, because another server might have a different lock";
         return Error::unknown(format!(
-            "{address} redirects to {location} with HTTP status {code}: {reason}; set server in the kubeconfig to the \
-             address of the API server itself"
+            "{address} redirects to {location} with HTTP status {code}: {reason}; set the server field in the \
+             kubeconfig to the address of the API server itself"
         ));
     }
     let body_type = if body.is_empty() {

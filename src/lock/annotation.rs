@@ -6,8 +6,8 @@
 //! - client-go writes `leaseDurationSeconds`, a number, and reads times with any number of fractional digits.
 //! - fabric8 writes and requires `leaseDuration`, an ISO 8601 duration or a number of seconds. It requires times with
 //!   six fractional digits, omits an empty holder, and rejects unknown fields.
-//! - The leader election of the Python client writes client-go's fields, but the duration as a string, and times as
-//!   local times without an offset. It accepts client-go's formats.
+//! - The Python client writes client-go's fields, but the duration as a string, and times as local times without an
+//!   offset. It accepts client-go's formats.
 //!
 //! leaderrun reads all formats, and writes the duration in both fields. fabric8 rejects such a record, because it
 //! contains client-go's field. Therefore, if the current record has only fabric8's field, leaderrun writes only that
@@ -76,7 +76,7 @@ enum Fabric8Duration {
 }
 
 impl Fabric8Duration {
-    /// Returns the duration in seconds, rounded up, so that it is not shorter than the holder's own.
+    /// Returns the duration in seconds, rounded up, so that it is not shorter than the holder's duration.
     fn seconds(&self) -> i64 {
         match self {
             Self::Iso(duration) => duration.as_secs().saturating_add(i64::from(duration.subsec_nanos() > 0)),
@@ -241,7 +241,7 @@ mod tests {
     }
 
     #[test]
-    fn an_annotation_with_garbage_is_an_error_and_not_a_free_lock() {
+    fn an_annotation_that_is_not_a_record_is_an_error_and_not_a_free_lock() {
         for text in [
             "",
             "null,",

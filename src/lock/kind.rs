@@ -60,7 +60,8 @@ impl LockKind {
         matches!(self.store, Store::Objects(..))
     }
 
-    /// Returns the objects that contain the record of the lock with this name; none if the kind is not in a cluster.
+    /// Returns the objects that contain the record of the lock with this name. There are none if locks of this kind are
+    /// not in a cluster.
     pub fn objects(&self, namespace: &str, name: &str) -> Vec<ObjectName> {
         let Store::Objects(first, second) = self.store else { return Vec::new() };
         let object = |format: &RecordFormat| ObjectName {

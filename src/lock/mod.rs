@@ -34,8 +34,8 @@ pub use self::two_objects::TwoObjectLock;
 
 /// A store of one record, with compare-and-swap and change notification.
 ///
-/// Callers send only one request at a time, besides a watch and the writes that [`allows_late_writes`] permits. If the
-/// future of a request is dropped, the request may still be carried out later.
+/// Callers send only one request at a time, apart from a watch and the writes that [`allows_late_writes`] permits. If
+/// the future of a request is dropped, the request may still be carried out later.
 ///
 /// [`allows_late_writes`]: Self::allows_late_writes
 pub trait Lock: Send + Sync {
@@ -53,8 +53,8 @@ pub trait Lock: Send + Sync {
     /// watch can be resumed from the last version that was seen.
     fn watch(&self, from: Option<Version>) -> BoxStream<'_, Result<WatchEvent, LockError>>;
 
-    /// Returns what requests are waiting for, as the object of "still waiting for", if they have been waiting for an
-    /// unusually long time.
+    /// Returns what requests are waiting for, as a phrase to follow "still waiting for", if they have been waiting for
+    /// an unusually long time.
     fn waiting_for(&self) -> Option<String> {
         None
     }

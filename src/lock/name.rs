@@ -221,7 +221,7 @@ mod tests {
     }
 
     #[test]
-    fn lock_names_are_parsed_without_a_panic_and_written_back() {
+    fn random_lock_names_are_parsed_without_a_panic_and_round_trip() {
         fuzz("lock names", 50_000, |mut random| {
             let text = [hostile_input::text(&mut random), hostile_input::text(&mut random)]
                 .join(["/", ":", ""][random.usize(..3)]);

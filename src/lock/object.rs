@@ -18,7 +18,7 @@ use super::{Lock, LockError, LockErrorKind};
 use crate::kubernetes::{self, Cluster, Collection, ErrorKind, ObjectEvent, ObjectName, Resource, Rule, Verb, role};
 use crate::telemetry::log::printable;
 
-/// etcd's revision while nothing is stored, so no object has this resourceVersion.
+/// The revision of etcd before anything is stored, so no object has this resourceVersion.
 const EMPTY_STORE_VERSION: &str = "1";
 
 /// The label that states which program created an object. It is only set on new objects.
@@ -172,7 +172,7 @@ impl ObjectLock {
     }
 
     async fn replace(&self, version: Version, record: Record) -> Result<Stored, LockError> {
-        // If a later version has been seen since, the API server would report a conflict too.
+        // If a later version has been seen in the meantime, the API server would report a conflict too.
         let Some(mut object) = self.seen_with(&version) else {
             return Err(LockError::new(LockErrorKind::Conflict, "the object has changed"));
         };

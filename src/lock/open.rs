@@ -55,8 +55,8 @@ pub async fn open_slots(
             let object_names: Vec<String> = name.in_slots(slots).into_iter().map(|slot| slot.name).collect();
             let role_scope = Arc::new(RoleScope { lock: name.name.clone(), object_names: object_names.clone() });
             let full_name = LockName { namespace: Some(namespace.clone()), ..name };
-            // A request for the lock may first look up the owner. The lookup's own request may use only half of the
-            // request timeout, so that time is left for the request for the lock.
+            // A request for the lock may first look up the owner. Each request of the lookup has only half of the
+            // request timeout, so that a lookup without a response leaves time for the request for the lock.
             let new_owner =
                 |config| Owner::new(config, &cluster, &namespace, &full_name.to_string(), request_timeout / 2);
             let owner = owner.map(new_owner).map(Arc::new);

@@ -5,7 +5,7 @@
 //! # Rules
 //!
 //! - Kubernetes deletes an object whose owners do not exist. Therefore the object of a held lock only gets an owner
-//!   that was found since the object was last deleted. If the owner is deleted while the lock is held, Kubernetes
+//!   that has been found since the object was last deleted. If the owner is deleted while the lock is held, Kubernetes
 //!   deletes the object too. The holder then creates the object again without an owner, and adds the deleted owner when
 //!   it releases the lock, so that Kubernetes deletes the object.
 //! - Other owners of the object are kept. If the owner was deleted and created again, its new reference replaces the

@@ -31,7 +31,8 @@ pub fn cpu_time() -> Duration {
 /// time namespace.
 ///
 /// # Errors
-/// Fails if it cannot be read from /proc, or if this process has prepared another time namespace for its children.
+/// Fails if the offset cannot be read from /proc, or if this process has prepared another time namespace for its
+/// children.
 pub fn time_namespace_offset_nanos() -> io::Result<i64> {
     const NAMESPACE: &str = "/proc/self/ns/time";
     let own_namespace = match fs::read_link(NAMESPACE) {

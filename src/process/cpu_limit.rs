@@ -33,7 +33,7 @@ pub struct CpuCgroups {
 
 #[derive(Debug)]
 struct CpuCgroup {
-    /// `cpu.max`, or the two files of cgroup v1 that contain its parts.
+    /// `cpu.max`, or the files of cgroup v1 that contain the quota and the period.
     max: Vec<CgroupFile>,
     /// `cpu.stat`.
     stat: CgroupFile,
@@ -56,8 +56,8 @@ pub struct Throttling {
 }
 
 impl CpuCgroups {
-    /// Finds the cgroups of this process. The CPU controller of any of them may be enabled later. There are none if no
-    /// cgroup file system is mounted.
+    /// Finds the cgroups of this process, including those whose CPU controller is not enabled, because it may be
+    /// enabled later. There are none if no cgroup file system is mounted.
     pub fn find() -> Self {
         let cgroup_file = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
         let cgroups = ROOTS.into_iter().flat_map(|(version, root)| {

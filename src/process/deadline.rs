@@ -1,5 +1,5 @@
-//! The deadline until which the run holds the lock: the `stop` of its tenure. The command and its descendants can read
-//! it, and only the supervisor can change it.
+//! The deadline of a run, until which it holds the lock: the `stop` of its tenure. The command and its descendants can
+//! read it, and only the supervisor can change it.
 //!
 //! It is stored in a sealed memory file, whose descriptor the command inherits. The run ID in the file distinguishes it
 //! from the file of another run.
@@ -31,8 +31,9 @@ pub const FD_VARIABLE: &str = "LEADERRUN_TENURE_FD";
 /// The environment variable with the run ID.
 pub const RUN_VARIABLE: &str = "LEADERRUN_RUN_ID";
 
-/// The environment variable with the IDs of all outer runs but the innermost one, separated by spaces. An outer run is
-/// one whose command contains leaderrun; [`RUN_VARIABLE`] has the ID of the innermost one.
+/// The environment variable with the IDs of all runs that a process belongs to, separated by spaces. The ID of the
+/// innermost run is left out, because it is in [`RUN_VARIABLE`]. The variable is set if leaderrun is running inside a
+/// command of leaderrun.
 pub const OUTER_RUNS_VARIABLE: &str = "LEADERRUN_OUTER_RUNS";
 
 /// The maximum length of a run ID, in bytes. A UUID is shorter.
@@ -119,7 +120,7 @@ pub fn read() -> Result<Instant> {
     let contents = mapping.contents();
     if contents.run != padded(&run) {
         bail!(
-            "descriptor {number} was opened by another run, not by the one in {RUN_VARIABLE}; keep both as leaderrun set them"
+            "descriptor {number} was opened by another run, not by the one in {RUN_VARIABLE}; keep {FD_VARIABLE} and {RUN_VARIABLE} as leaderrun set them"
         );
     }
     // This process may be in another time namespace than the supervisor.

@@ -1,4 +1,4 @@
-//! The fork of the supervisor by the elector.
+//! Forks the supervisor from the elector.
 
 use std::io;
 

@@ -25,7 +25,7 @@ pub fn move_up(fd: OwnedFd) -> io::Result<OwnedFd> {
     }
 }
 
-/// Keeps a descriptor open across an exec. This only makes a system call, so a forked child may call it.
+/// Keeps a descriptor open across an exec. It only makes a system call, so a forked child may call it.
 ///
 /// # Errors
 /// Returns the error of the system call, which is not expected to fail.

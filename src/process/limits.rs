@@ -6,7 +6,7 @@ use std::fmt;
 use nix::sys::resource::{Resource, getrlimit};
 
 /// The lowest acceptable limit on open files: as many as leaderrun opens, plus some headroom. With a lower limit,
-/// libraries panic.
+/// libraries that leaderrun uses would panic.
 const MIN_OPEN_FILES: u64 = 40;
 
 /// The lowest acceptable limit on the stack, in kilobytes: what parsing the command line needs, plus some headroom.

@@ -1,4 +1,4 @@
-//! The scheduling of the threads that must run in time while the command runs.
+//! The scheduling of the threads that must not be delayed while the command is running.
 //!
 //! If the command has hundreds of busy threads, or has used up its CPU limit, an ordinary thread may have to wait for
 //! seconds after it is woken, so leaderrun could not kill the command in time.

@@ -9,8 +9,8 @@ const CAP_SETUID: u64 = 1 << 7;
 /// The processes that this process may signal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SignalPermission {
-    /// Processes of any user. This process has CAP_KILL. Or it has CAP_SETUID, so it can signal through a child process
-    /// that first switches to the target's user.
+    /// Processes of any user, because this process has CAP_KILL, or because it has CAP_SETUID and can signal through a
+    /// child process that first switches to the target's user.
     AnyUser,
     /// Only processes of this process's own user, which is not root.
     OwnUser,

@@ -21,9 +21,9 @@ pub const MASK_VARIABLE: &str = "LEADERRUN_SIGNAL_MASK";
 const FAULTS: [Signal; 7] =
     [Signal::SIGSEGV, Signal::SIGBUS, Signal::SIGFPE, Signal::SIGILL, Signal::SIGABRT, Signal::SIGTRAP, Signal::SIGSYS];
 
-/// The signals that the C library reserves: 32 and 33, and in musl also 34. The C library refuses to block them and to
-/// change their dispositions, so leaderrun ignores them by direct system calls. Otherwise they would end leaderrun when
-/// another process sends them.
+/// Returns the signals that the C library reserves: 32 and 33, and in musl also 34. The C library refuses to block them
+/// and to change their dispositions, so leaderrun ignores them by direct system calls. Otherwise they would end
+/// leaderrun if another process sent them.
 fn reserved() -> Range<i32> {
     32..libc::SIGRTMIN()
 }
@@ -145,7 +145,7 @@ impl InheritedSignals {
         reserved().zip(&self.reserved).try_for_each(|(signal, before)| before.install(signal).map(drop))
     }
 
-    /// Returns whether leaderrun was started with this signal ignored, as `nohup` does with SIGHUP.
+    /// Returns whether leaderrun was started with this signal ignored, such as SIGHUP by `nohup`.
     ///
     /// Returns false for SIGINT and SIGQUIT. A shell starts background jobs with these signals ignored, to protect them
     /// from the keys of the terminal. Therefore leaderrun ignores these two signals only if a key caused them:

@@ -1,4 +1,4 @@
-//! The errors from system calls that leaderrun cannot work without, with suggestions.
+//! The errors from system calls that leaderrun cannot work without. Their messages suggest a remedy.
 
 use std::error::Error;
 use std::fmt;
@@ -28,9 +28,9 @@ impl SystemCallError {
     /// Returns the error for a thread that could not be started. The C library also returns EAGAIN if there was no
     /// memory for the stack, so this function tries to map a stack to find the cause.
     pub fn of_thread(cause: io::Error) -> Self {
-        let is_again = cause.raw_os_error() == Some(Errno::EAGAIN as i32);
+        let is_eagain = cause.raw_os_error() == Some(Errno::EAGAIN as i32);
         match map_stack() {
-            Err(errno) if is_again => Self::of("mmap")(errno),
+            Err(errno) if is_eagain => Self::of("mmap")(errno),
             _ => Self::of("clone3")(cause),
         }
     }
@@ -65,10 +65,10 @@ impl fmt::Display for SystemCallError {
             }
             Errno::EMFILE => "; raise the limit on open files, for example with ulimit -n 1024",
             Errno::ENFILE => "; raise fs.file-max, or close files elsewhere",
-            Errno::EAGAIN => "; raise the process limit: ulimit -u, TasksMax of a unit, or pids.max of a cgroup",
-            Errno::EFBIG => "; raise the file size limit: ulimit -f, or LimitFSIZE of a unit",
+            Errno::EAGAIN => "; raise the process limit (ulimit -u, TasksMax of the unit, or pids.max of the cgroup)",
+            Errno::EFBIG => "; raise the file size limit (ulimit -f, or LimitFSIZE of the unit)",
             Errno::ENOMEM => {
-                "; free memory, or raise the memory limit: ulimit -d, ulimit -v, or that of the unit or container"
+                "; free memory, or raise the memory limit (ulimit -d, ulimit -v, or the limit of the unit or container)"
             }
             _ => "",
         })
@@ -95,7 +95,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_refused_call_is_named_with_a_remedy() {
+    fn the_error_names_the_call_and_suggests_a_remedy() {
         let error = SystemCallError::of("pidfd_open")(Errno::EPERM);
         assert!(error.is_permanent());
         assert_eq!(

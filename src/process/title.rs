@@ -12,8 +12,8 @@ use super::system_call::SystemCallError;
 /// when leaderrun executes /proc/self/exe.
 pub const ELECTOR: &std::ffi::CStr = c"leaderrun";
 
-/// The supervisor's name. It differs from the elector's, so that a program that kills leaderrun by name leaves the
-/// supervisor to end the command.
+/// The supervisor's name. It differs from the elector's, so that the supervisor survives a program that kills leaderrun
+/// by name, and can end the command.
 pub const SUPERVISOR: &std::ffi::CStr = c"lr-supervisor";
 
 /// Sets the name of this process. Its command line is not changed.

@@ -39,7 +39,7 @@ impl Service {
         endpoints: &Mutex<Vec<SliceEndpoint>>,
     ) -> Result<StepReport, Error> {
         let mark = &request.mark;
-        // The first slice is read at the same time as the Service, so that traffic follows sooner.
+        // The first slice is read at the same time as the Service, so that traffic follows the leader sooner.
         let (route, first) = join(self.route(objects, addresses), objects.slices.get(&self.name.slice())).await;
         let route = match route {
             Ok(route) => route,
@@ -63,8 +63,8 @@ impl Service {
             }
         }
         let warning = if is_written { None } else { self.leftover_warning(objects).await };
-        let RouteReport { subject, exception, warnings } = self.report(objects, &route);
-        let sentence = Some(format!("{subject} routes to this candidate{exception}"));
+        let RouteReport { subject, unserved_suffix, warnings } = self.report(objects, &route);
+        let sentence = Some(format!("{subject} routes to this candidate{unserved_suffix}"));
         Ok(StepReport { written: is_written, sentence, warnings }.with_warnings(warning))
     }
 

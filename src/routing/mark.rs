@@ -11,7 +11,7 @@ pub const SUFFIX: &str = ".leaderrun";
 /// of at most 253 characters.
 pub const MAX_LOCK_NAME_LENGTH: usize = 253 - SUFFIX.len();
 
-/// The mark of the leader that last changed an object, a pod or an EndpointSlice, to route traffic to itself or away.
+/// The mark of the leader that last changed a pod or an EndpointSlice to route traffic to itself or away.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RouteMark {
     /// The lock's name without its kind, so that the mark remains valid when the lock is moved to another kind. The

@@ -51,7 +51,7 @@ fn fill_in(template: &str, slot: usize) -> String {
 /// candidate itself contributes, such as its pod or its addresses.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum RoutingTarget {
-    /// A label that only the leader's pod has. A Service selects pods by it.
+    /// A label that only the leader's pod has. A Service selects pods by this label.
     PodLabel(Label),
     /// A Service without a selector, whose only endpoint is the leader's address.
     Service(ServiceName),
@@ -236,9 +236,9 @@ fn is_about_routing(update: &Update) -> bool {
 /// The report of a step that succeeded.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct StepReport {
-    /// Whether the step has changed the route: written the one to this candidate, or removed it.
+    /// Whether the step has changed the route, by writing the one to this candidate or removing it.
     written: bool,
-    /// The sentence to log about the route, if the step knows more than the configuration says.
+    /// The sentence to log about the route, if the step has found out more than the configuration says.
     sentence: Option<String>,
     /// Problems that remain although the step succeeded.
     warnings: Vec<String>,

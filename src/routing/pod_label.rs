@@ -39,7 +39,7 @@ impl FromStr for Label {
             }
         }
         check_word(name).map_err(|reason| invalid(format!("the key {reason}")))?;
-        // With the greatest slot number in place of the placeholder, the value has its greatest length.
+        // The value is longest with the largest slot number in place of the placeholder.
         let longest_value = fill_in(value, SlotCount::MAX_NUMBER);
         check_word(&longest_value).map_err(|reason| invalid(format!("the value {reason}")))?;
         Ok(Self { key: key.to_owned(), value: value.to_owned() })
@@ -156,7 +156,7 @@ impl PodLabel {
             let Some(pod) = pods.get(&self.pod).await? else { return Ok(false) };
             let may_remove = match mark_on(&pod, mark) {
                 Some(found) => !found.is_later_than(mark),
-                // Another client may have removed the mark but not the annotation beside it.
+                // Another client may have removed the mark but not the annotation.
                 None => label_on(&pod, mark).is_some(),
             };
             if !may_remove {
@@ -178,12 +178,12 @@ impl PodLabel {
         })
     }
 
-    /// Checks that this pod does not have the label's key from another program.
+    /// Checks that no other program has set a label with this key on this pod.
     fn check_label(&self, pod: &Value, mark: &RouteMark) -> Result<(), Error> {
         let Label { key, .. } = &self.label;
         match pod["metadata"]["labels"][key].as_str() {
             Some(value) if label_on(pod, mark).is_none_or(|label| label.key != *key) => {
-                Err(Error::unknown(format!("the pod has {key}={value} from another program; try another key")))
+                Err(Error::unknown(format!("another program has set {key}={value} on the pod; try another key")))
             }
             _ => Ok(()),
         }

@@ -15,9 +15,9 @@ use crate::telemetry::log::printable;
 /// One value of `--port`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PortOption {
-    /// The name of a port of the Service, or the name that its target port has.
+    /// The name of a port of the Service, or of its target port.
     name: Option<String>,
-    /// The port at which the container listens.
+    /// The port on which the container listens.
     number: u16,
     protocol: Option<&'static str>,
 }
@@ -180,7 +180,7 @@ impl ServiceDefinition {
         self.families.len() > 1
     }
 
-    /// Returns the message that the Service can use no address of these families, and what to do.
+    /// Returns a message saying that the Service cannot use addresses of these families, and what to do.
     pub fn family_mismatch(&self, families: &str) -> String {
         let (service, own_families) = (&self.full_name, self.families.join(" and "));
         format!(
@@ -189,9 +189,9 @@ impl ServiceDefinition {
     }
 
     /// Returns a warning if this candidate has no address in one of the Service's IP families. `served` lists the
-    /// families of its addresses, and is empty if `leaderrun doctor` does not know them, so that there is no warning.
-    /// Nor is there one for a headless Service: it is dual-stack by default, but has no cluster IP that could lack an
-    /// endpoint.
+    /// families of its addresses. If it is empty, because `leaderrun doctor` does not know them, there is no warning.
+    /// There is no warning for a headless Service either: it is dual-stack by default, but has no cluster IP that could
+    /// lack an endpoint.
     pub fn unserved_family(&self, served: &[&str]) -> Option<String> {
         if self.is_headless || served.is_empty() {
             return None;
@@ -207,7 +207,7 @@ impl ServiceDefinition {
     /// Returns the ports of the slice: those in `--port`, or all ports of the Service.
     ///
     /// # Errors
-    /// Fails if a `--port` fits no port of the Service, if two have the same name, or if, without `--port`, a target
+    /// Fails if a `--port` matches no port of the Service, if two have the same name, or if, without `--port`, a target
     /// port is a name. The error contains the remedy.
     pub fn slice_ports(&self, wanted: &[PortOption]) -> Result<Vec<SlicePort>, String> {
         if self.ports.is_empty() && !wanted.is_empty() {

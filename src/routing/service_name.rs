@@ -15,7 +15,7 @@ impl FromStr for ServiceName {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        // With the greatest slot number in place of the placeholder, the name has its greatest length.
+        // The name is longest with the largest slot number in place of the placeholder.
         let longest_name = fill_in(text, SlotCount::MAX_NUMBER);
         check_label(&longest_name).map_err(|reason| format!("the name {reason}; for example my-service"))?;
         Ok(Self(text.to_owned()))

@@ -22,8 +22,8 @@ pub struct Service {
     pub name: ServiceName,
     /// The ports in `--port`. If there are none, all ports of the Service are served.
     pub ports: Vec<PortOption>,
-    /// The addresses in `--address`, at most one of each family. If there are none, the address is used from which this
-    /// candidate reaches the API server.
+    /// The addresses in `--address`, at most one of each family. If there are none, the leader uses the address from
+    /// which it reaches the API server.
     pub addresses: Vec<IpAddr>,
 }
 
@@ -70,9 +70,9 @@ pub struct ServiceRoute {
 pub struct RouteReport {
     /// The object that routes to the leader: the Service, or its slices if the Service could not be read.
     pub subject: String,
-    /// The end of the sentence about the route, which names the ports that are not served. It is empty if all are
-    /// served, or if the Service could not be read.
-    pub exception: String,
+    /// A suffix for the message about the route that names the ports that are not served, such as `, but not on its
+    /// port dns`. It is empty if all ports are served, or if the Service could not be read.
+    pub unserved_suffix: String,
     pub warnings: Vec<String>,
 }
 
@@ -163,25 +163,25 @@ impl Service {
                 let slices: Vec<&str> = endpoints.iter().map(|endpoint| endpoint.slice.as_str()).collect();
                 let warning = format!(
                     "cannot check whether the Service {namespace}/{service} exists, has no selector and has the ports \
-                     that --port names: {error}; leaderrun manifest with --service {service} prints a Role that allows \
-                     it"
+                     that --port names: {error}; to get a Role that allows this check, run leaderrun manifest with \
+                     --service {service}"
                 );
                 let subject = match &slices[..] {
                     [slice] => format!("the EndpointSlice {slice}"),
                     slices => format!("each of the EndpointSlices {}", slices.join(" and ")),
                 };
-                return RouteReport { subject, exception: String::new(), warnings: vec![warning] };
+                return RouteReport { subject, unserved_suffix: String::new(), warnings: vec![warning] };
             }
         };
         let unserved = definition.unserved_ports(ports);
-        let exception = match &unserved[..] {
+        let unserved_suffix = match &unserved[..] {
             [] => String::new(),
             [port] => format!(", but not on its port {port}"),
             ports => format!(", but not on its ports {}", ports.join(", ")),
         };
         let families: Vec<&str> = endpoints.iter().map(|endpoint| family(endpoint.address)).collect();
         let warnings = definition.unserved_family(&families).into_iter().collect();
-        RouteReport { subject: format!("the Service {}", self.name), exception, warnings }
+        RouteReport { subject: format!("the Service {}", self.name), unserved_suffix, warnings }
     }
 
     /// Returns a warning if the Service also routes to endpoints that are not the leader's. Such endpoints remain when

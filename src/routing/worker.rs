@@ -25,7 +25,7 @@ use crate::process::clock::{self, Timer};
 use crate::process::readable::Readable;
 use crate::telemetry::log::printable_error;
 
-/// The time after which a slow withdrawal is started a second time. The command's stop signal is held back for the
+/// The time after which a slow withdrawal is started a second time. The command's stop signal is held back during the
 /// withdrawal, and the first attempt may use a connection that died while it was idle.
 const HEDGE_DELAY: Duration = Duration::from_millis(300);
 
@@ -176,7 +176,7 @@ async fn hedged<'a, T, E>(begin: impl Fn() -> BoxFuture<'a, Result<T, E>>) -> Re
     }
 }
 
-/// What the steps need, and the state that they share.
+/// The configuration of the steps, and the state that they share.
 struct Steps {
     config: RouterConfig,
     /// The connection, which the first step opens. If that fails, the step fails and is retried.

@@ -8,8 +8,8 @@ use super::CommandOutput;
 use crate::process::clock;
 use crate::process::deadline;
 
-/// Checks that the lock is held for at least `min_remaining`, and returns the result as an exit status. It sends no
-/// request, but reads the deadline from the memory that the supervisor shares.
+/// Checks that the lock is held for at least `min_remaining` longer, and returns the result as an exit status. It sends
+/// no request, but reads the deadline from the memory that the supervisor shares.
 pub fn check(min_remaining: Duration) -> Result<CommandOutput> {
     let held_until = deadline::read()?;
     let holds = clock::now() + min_remaining < held_until;

@@ -61,7 +61,7 @@ pub async fn list(request: ListRequest) -> Result<CommandOutput> {
     let rows = lister.read().await?;
     if rows.is_empty() && !request.all_namespaces && lister.cluster.lacks_namespace(&lister.namespace).await {
         let namespace = &lister.namespace;
-        warn(&format!("there is no namespace {namespace:?}; try kubectl get namespaces to see those that exist"));
+        warn(&format!("there is no namespace {namespace:?}; try kubectl get namespaces to list the existing ones"));
     }
     let shows_namespace = request.all_namespaces;
     let text = match request.output {
@@ -126,7 +126,7 @@ impl Lister {
                 Ok(objects) => rows.extend(objects.iter().filter_map(|object| row(kind, format, object))),
                 // A user who is only allowed to list Leases still sees most locks.
                 Err(error) if error.kind == ErrorKind::Forbidden && kind != default_kind() => {
-                    warn(&format!("{error}; locks of the kind {} are not listed", kind.word));
+                    warn(&format!("{error}; locks of kind {} are not listed", kind.word));
                     self.kinds.retain(|(other, _)| *other != kind);
                 }
                 Err(error) if error.refused_by_rbac => {

@@ -11,7 +11,7 @@ use serde::Serialize;
 
 use crate::telemetry::log::{on_one_line, printable};
 
-/// Shorter durations are truncated to tenths of a second, others to whole seconds.
+/// Durations below this limit are truncated to tenths of a second, longer ones to whole seconds.
 const TENTHS_LIMIT: Duration = Duration::from_secs(10);
 
 /// The status of a lock at one instant, according to this machine's clock.
@@ -63,11 +63,11 @@ impl LockStatus {
         let record = record.unwrap_or(&free);
         let is_held = record.is_held();
         let acquired = record.acquire_time.filter(|_| is_held);
-        let expires = expires(record);
-        let state = match expires {
+        let expires_at = expiry_time(record);
+        let state = match expires_at {
             _ if !is_held && record.valid_not_before().is_some_and(|not_before| not_before > now) => LockState::NotDue,
             _ if !is_held => LockState::Free,
-            Some(expires) if expires <= now => LockState::Expired,
+            Some(expires_at) if expires_at <= now => LockState::Expired,
             _ => LockState::Held,
         };
         let since = |time: Timestamp| seconds(now.duration_since(time));
@@ -84,15 +84,15 @@ impl LockStatus {
             renewed: record.renew_time,
             renewed_seconds_ago: record.renew_time.map(since),
             lease_duration_seconds: record.lease_duration_seconds,
-            expires_in_seconds: expires.map(|expires| seconds(expires.duration_since(now))),
+            expires_in_seconds: expires_at.map(|at| seconds(at.duration_since(now))),
             claim_delay_seconds: Some(record.claim_delay().as_secs_f64()).filter(|delay| is_held && *delay > 0.0),
             transitions: record.lease_transitions,
             not_before: record.valid_not_before(),
         }
     }
 
-    /// Returns whether two statuses of a lock differ in more than the renewal, the slot and durations. The passing of
-    /// time makes a difference only when the lock expires or becomes due.
+    /// Returns whether two statuses of a lock differ in more than the renewal, the slot and durations. As time passes,
+    /// they differ only once the lock expires or its not-before time passes.
     pub fn differs_from(&self, other: &Self) -> bool {
         let compared = |status: &Self| {
             let Self { state, has_record, holder, run, acquired, transitions, not_before, .. } = status;
@@ -101,20 +101,20 @@ impl LockStatus {
         compared(self) != compared(other)
     }
 
-    /// Returns the number of this slot and the number of slots, if the record states them.
+    /// Returns the slot number and the number of slots, if the record states them.
     pub fn record_slot(&self) -> Option<RecordSlot> {
         Some(RecordSlot { number: self.slot?, count: self.slots? })
     }
 
     /// Returns a phrase that names the lock and its holder.
     pub fn held_by(&self) -> String {
-        format!("{} is held by {}", self.lock, self.holder.as_deref().map(shown).unwrap_or_default())
+        format!("{} is held by {}", self.lock, self.holder.as_deref().map(printable_holder).unwrap_or_default())
     }
 
     /// Returns the status as one sentence.
     pub fn sentence(&self) -> String {
         let Self { lock, state, holder, transitions, not_before, .. } = self;
-        let holder = holder.as_deref().map(shown).unwrap_or_default();
+        let holder = holder.as_deref().map(printable_holder).unwrap_or_default();
         match state {
             LockState::Held => format!("{}, transitions {transitions}", self.held_by()),
             LockState::Expired => {
@@ -149,12 +149,12 @@ pub fn escaped_json(json: &str) -> String {
 }
 
 /// Returns a holder's identity, which may come from another program, in printable form.
-fn shown(holder: &str) -> String {
+fn printable_holder(holder: &str) -> String {
     if holder.is_empty() { "a holder without a name".to_owned() } else { printable(holder) }
 }
 
 /// Returns when a held record expires, according to the holder's clock.
-pub fn expires(record: &Record) -> Option<Timestamp> {
+pub fn expiry_time(record: &Record) -> Option<Timestamp> {
     let lease_duration = SignedDuration::from_secs(record.lease_duration_seconds?.into());
     record.renew_time.filter(|_| record.is_held())?.checked_add(lease_duration).ok()
 }
@@ -181,7 +181,7 @@ impl fmt::Display for LockStatus {
         };
         line("state", state.to_owned())?;
         if let Some(holder) = &self.holder {
-            line("holder", shown(holder))?;
+            line("holder", printable_holder(holder))?;
             let run = self.run.as_ref().map(|run| printable(&run.to_string()));
             line("run", run.unwrap_or_else(|| "none: the record was not written by leaderrun".to_owned()))?;
             line("held for", self.held_for_seconds.map_or(unknown.clone(), formatted_seconds))?;
@@ -264,14 +264,14 @@ mod tests {
         }
     }
 
-    fn after(record: Option<&Record>, milliseconds: i64) -> LockStatus {
+    fn status_after(record: Option<&Record>, milliseconds: i64) -> LockStatus {
         let renewed: Timestamp = RENEWED.parse().unwrap();
         LockStatus::new("a/b".into(), record, renewed + SignedDuration::from_millis(milliseconds))
     }
 
     #[test]
     fn a_record_that_is_renewed_is_held() {
-        let status = after(Some(&held()), 1250);
+        let status = status_after(Some(&held()), 1250);
         assert_eq!(status.state, LockState::Held);
         assert_eq!((status.held_for_seconds, status.expires_in_seconds), (Some(186.25), Some(13.75)));
         let text = "\
@@ -289,8 +289,8 @@ transitions   3
 
     #[test]
     fn a_record_that_is_not_renewed_expires() {
-        assert_eq!(after(Some(&held()), 14_999).state, LockState::Held);
-        let status = after(Some(&held()), 16_000);
+        assert_eq!(status_after(Some(&held()), 14_999).state, LockState::Held);
+        let status = status_after(Some(&held()), 16_000);
         assert_eq!(status.state, LockState::Expired);
         assert!(status.to_string().contains("expired       1s ago"), "{status}");
     }
@@ -299,10 +299,10 @@ transitions   3
     fn a_lock_that_was_released_or_never_held_is_free() {
         let mut released = Record { holder_identity: String::new(), ..held() };
         released.run = released.run.map(|mark| RunMark { state: MarkState::Released, ..mark });
-        let status = after(Some(&released), 2000);
+        let status = status_after(Some(&released), 2000);
         assert_eq!((status.state, status.holder.clone(), status.expires_in_seconds), (LockState::Free, None, None));
         assert!(status.to_string().contains("released      2s ago"), "{status}");
-        let never = after(None, 0);
+        let never = status_after(None, 0);
         assert_eq!(never.state, LockState::Free);
         assert_eq!(
             never.to_string(),
@@ -315,26 +315,29 @@ transitions   3
         let due = RENEWED.parse::<Timestamp>().unwrap() + SignedDuration::from_secs(10);
         let mut released = Record { holder_identity: String::new(), not_before: Some(due), ..held() };
         released.run = released.run.map(|mark| RunMark { state: MarkState::Released, ..mark });
-        assert_eq!(after(Some(&released), 9999).state, LockState::NotDue);
+        assert_eq!(status_after(Some(&released), 9999).state, LockState::NotDue);
         assert_eq!(
-            after(Some(&released), 9999).sentence(),
+            status_after(Some(&released), 9999).sentence(),
             "a/b is free, but its command is not due before 2026-01-02T03:04:15Z"
         );
-        assert_eq!(after(Some(&released), 10_000).state, LockState::Free);
+        assert_eq!(status_after(Some(&released), 10_000).state, LockState::Free);
     }
 
     #[test]
     fn time_alone_makes_no_difference_until_the_state_changes() {
         let renewed = Record { renew_time: Some(Timestamp::UNIX_EPOCH), ..held() };
-        assert!(!after(Some(&held()), 0).differs_from(&after(Some(&held()), 5000)));
-        assert!(after(Some(&held()), 0).differs_from(&after(Some(&renewed), 0)), "the mark is for another renewTime");
-        assert!(after(Some(&held()), 0).differs_from(&after(Some(&held()), 20_000)), "the lock expires");
-        assert!(after(Some(&held()), 0).differs_from(&after(None, 0)));
+        assert!(!status_after(Some(&held()), 0).differs_from(&status_after(Some(&held()), 5000)));
+        assert!(
+            status_after(Some(&held()), 0).differs_from(&status_after(Some(&renewed), 0)),
+            "the mark is for another renewTime"
+        );
+        assert!(status_after(Some(&held()), 0).differs_from(&status_after(Some(&held()), 20_000)), "the lock expires");
+        assert!(status_after(Some(&held()), 0).differs_from(&status_after(None, 0)));
     }
 
     #[test]
-    fn a_renewal_in_the_future_is_explained_by_the_clocks() {
-        let status = after(Some(&held()), -5000);
+    fn a_renewal_in_the_future_is_explained_by_differing_clocks() {
+        let status = status_after(Some(&held()), -5000);
         assert!(status.to_string().contains("last renewed  5s in the future: the holder's clock differs"), "{status}");
     }
 
@@ -342,7 +345,7 @@ transitions   3
     fn untrusted_text_cannot_control_the_terminal() {
         let mut hostile = held();
         hostile.holder_identity = "a\u{1b}[2J\u{9b}2J\u{202e}\n\u{1f600}".into();
-        let status = after(Some(&hostile), 0);
+        let status = status_after(Some(&hostile), 0);
         assert!(status.to_string().contains("holder        a\\u{1b}[2J\\u{9b}2J\\u{202e}\\n"), "{status}");
         let line = status.json().unwrap();
         assert!(line.trim_end().bytes().all(|byte| (b' '..=b'~').contains(&byte)), "{line}");

@@ -8,8 +8,8 @@ use crate::kubernetes::{Cluster, ClusterAccess, ENDPOINT_SLICES, ObjectName, Rul
 use crate::lock::{self, check_name};
 use crate::telemetry::log::printable_error;
 
-/// Returns a service account and its permissions as YAML. With `priority`, the output includes a FlowSchema with which
-/// a busy API server serves the account's requests for the lock first.
+/// Returns a service account and its permissions as YAML. With `priority`, the output includes a FlowSchema, which
+/// makes a busy API server serve the account's requests for the lock before other requests.
 pub async fn manifest(request: ManifestRequest) -> Result<CommandOutput> {
     let ManifestRequest { target, slots, owner, service_account, routing_target, priority } = request;
     let LockTarget { lock, cluster } = target;
@@ -159,9 +159,9 @@ mod tests {
     use crate::lock::{self, LockName};
 
     #[test]
-    fn the_readme_contains_the_role_that_is_printed() {
+    fn the_readme_contains_the_printed_role() {
         let objects = "my-job".parse::<LockName>().unwrap().objects("default");
         let role = role("default", "my-job", &lock::rules(&objects[0]));
-        assert!(include_str!("../../README.md").contains(&role), "README.md: the Role must be\n{role}");
+        assert!(include_str!("../../README.md").contains(&role), "README.md should contain this Role:\n{role}");
     }
 }

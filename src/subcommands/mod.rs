@@ -35,7 +35,8 @@ const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 /// The interval between reads while a subcommand waits for a change.
 const READ_INTERVAL: Duration = Duration::from_millis(500);
 
-/// The timeout for opening a lock or a cluster. It is long because a credential plugin may wait for the user.
+/// The timeout for opening a lock, or for reading the configuration of a cluster. It is long because a credential
+/// plugin may wait for the user.
 const OPEN_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// A subcommand with its arguments.
@@ -137,8 +138,8 @@ async fn warn_if_slotted(lock: &LockName, access: &ClusterAccess) -> bool {
     true
 }
 
-/// Waits until a lock or a cluster has been opened, with a timeout of [`OPEN_TIMEOUT`]. On timeout, the error says what
-/// was still pending.
+/// Waits until a lock has been opened, or until the configuration of a cluster has been read, with a timeout of
+/// [`OPEN_TIMEOUT`]. On timeout, the error says what was still pending.
 async fn with_open_timeout<T>(access: &ClusterAccess, opening: impl Future<Output = Result<T>>) -> Result<T> {
     let timeout_error = |_| {
         let pending = access.waiting_for().unwrap_or_else(|| "a response from the file system".to_owned());
@@ -220,7 +221,7 @@ pub fn run(subcommand: Subcommand) -> Result<CommandOutput> {
 /// Runs the future of a subcommand. The parameter is a trait object, so that this function is compiled only once.
 fn block_on(future: Pin<Box<dyn Future<Output = Result<CommandOutput>> + '_>>) -> Result<CommandOutput> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    let runtime = runtime.context("cannot start the runtime for requests")?;
+    let runtime = runtime.context("cannot start the async runtime")?;
     let result = runtime.block_on(future);
     // Dropping the runtime would wait for blocking calls, such as a name lookup, which may never return.
     runtime.shutdown_background();

@@ -45,7 +45,8 @@ pub async fn release(target: LockTarget, observe: Option<Duration>) -> Result<Co
         return Ok(CommandOutput::sentence(&format!("{name} is free"), FREE));
     }
     let record = before.as_ref().map(|stored| &stored.record);
-    // If the record has no holder, only a mark proves that the holder released the lock.
+    // If the record names no holder, only a valid mark proves that the last holder released the lock; another client
+    // may have removed the name.
     if record.is_some_and(|record| !record.is_held() && record.mark().is_some()) {
         return Ok(CommandOutput::sentence(&format!("{name} is free"), FREE));
     }

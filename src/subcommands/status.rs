@@ -11,7 +11,7 @@ use leaderrun_core::election::WatchEvent;
 use leaderrun_core::record::{Record, Stored};
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
-use super::lock_status::{LockState, LockStatus, escaped_json, expires};
+use super::lock_status::{LockState, LockStatus, escaped_json, expiry_time};
 use super::output::{print, warn};
 use super::{
     CommandOutput, OutputFormat, REQUEST_TIMEOUT, StatusRequest, open, open_slots, warn_if_slotted,
@@ -100,7 +100,7 @@ async fn watch_one(lock: &dyn Lock, name: &LockName, output: OutputFormat) -> Re
         let watched_since = Instant::now();
         match next_record(lock, stored.as_ref(), &mut printer).await {
             Ok(ControlFlow::Continue(next)) => {
-                // A watch that ends as soon as it is opened must not cause requests without a pause.
+                // Don't send requests in a tight loop if every watch ends as soon as it is opened.
                 if next == stored {
                     sleep_until(watched_since + POLL_INTERVAL).await;
                 }
@@ -124,8 +124,8 @@ async fn watch_one(lock: &dyn Lock, name: &LockName, output: OutputFormat) -> Re
 }
 
 /// Waits until the record changes, or the watch ends or is silent for too long, and returns the current record, if
-/// there is one. If the lock expires or becomes due before that, prints the new status. Returns `Break` if no process
-/// reads stdout any more or it cannot be written to.
+/// there is one. If the lock expires before that, or its not-before time passes, prints the new status. Returns `Break`
+/// if no process reads stdout any more or it cannot be written to.
 async fn next_record(
     lock: &dyn Lock,
     stored: Option<&Stored>,
@@ -180,12 +180,13 @@ impl Printer {
         print(&line)
     }
 
-    /// Returns the time until the status changes although the record does not: the lock expires, or becomes due.
-    /// Returns [`Duration::MAX`] if neither will happen.
+    /// Returns the time until the status changes although the record does not: until the lock expires, or until its
+    /// not-before time has passed. Returns [`Duration::MAX`] if neither will happen.
     fn next_change(&self, stored: Option<&Stored>) -> Duration {
         let now = Timestamp::now();
         let record = stored.map(|stored| &stored.record);
-        let next = record.and_then(expires).or(record.and_then(Record::valid_not_before)).filter(|next| *next > now);
+        let next =
+            record.and_then(expiry_time).or(record.and_then(Record::valid_not_before)).filter(|next| *next > now);
         let left = next.map(|next| next.duration_since(now) + SignedDuration::from_millis(1));
         left.and_then(|left| Duration::try_from(left).ok()).unwrap_or(Duration::MAX)
     }

@@ -9,7 +9,7 @@ use leaderrun_core::instant::Instant;
 use leaderrun_core::record::{Record, RunMark, Stored};
 use tokio::time::sleep;
 
-use super::lock_status::expires;
+use super::lock_status::expiry_time;
 use super::{CommandOutput, LockTarget, READ_INTERVAL, open, warn_if_slotted, with_request_timeout};
 use crate::kubernetes::ClusterAccess;
 use crate::lock::{Lock, LockErrorKind, LockName};
@@ -28,7 +28,7 @@ const NEXT_HOLDER_TIMEOUT: Duration = Duration::from_secs(2);
 /// Whether to wait for the holder to release the lock, and for how long.
 #[derive(Clone, Copy, Debug)]
 pub enum Wait {
-    Not,
+    Never,
     For(Duration),
     Forever,
 }
@@ -42,7 +42,7 @@ pub async fn step_down(target: LockTarget, wait: Wait) -> Result<CommandOutput> 
         return Ok(CommandOutput::sentence(&format!("{name} is free"), FREE));
     };
     let end = match wait {
-        Wait::Not => {
+        Wait::Never => {
             let holder = printable(&asked.holder_identity);
             let hint = if has_expired(&asked) {
                 format!(", but by this machine's clock the lease has expired, so {holder} may be dead")
@@ -58,7 +58,7 @@ pub async fn step_down(target: LockTarget, wait: Wait) -> Result<CommandOutput> 
 }
 
 fn has_expired(record: &Record) -> bool {
-    expires(record).is_some_and(|at| at <= Timestamp::now())
+    expiry_time(record).is_some_and(|at| at <= Timestamp::now())
 }
 
 /// Writes the request to step down into the record, and changes nothing else. The holder finds the request at its next

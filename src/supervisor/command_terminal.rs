@@ -70,8 +70,8 @@ impl CommandTerminal {
         self.next_check
     }
 
-    /// Gives the terminal back to leaderrun's job after the end of the command. A command that was ended by a signal, or
-    /// because of `--max-run`, may not have restored the modes that it had set, so that is done here.
+    /// Gives the terminal back to leaderrun's job after the end of the command. A command that was ended by a signal or
+    /// because of `--max-run` may not have restored the terminal modes that it had changed, so they are restored here.
     pub fn take_back(&mut self, end: &End) {
         self.next_check = None;
         if let Some(terminal) = self.terminal.take() {

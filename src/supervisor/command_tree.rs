@@ -17,12 +17,12 @@ use crate::process::tree::{self, Ended, KillFailure, KillRounds, Reaped, Tree};
 /// The shortest pause between two scans by [`scan_if_due`](CommandTree::scan_if_due).
 const SCAN_INTERVAL: Duration = Duration::from_secs(1);
 
-/// The pause after a scan of a tree that does not grow, as a multiple of the CPU time of the scan, as long as the pause
-/// is not longer than [`LONG_SCAN_PAUSE`]. Such scans take at most a 2000th of a CPU.
+/// The pause after a scan of a tree that does not grow, as a multiple of the CPU time of the scan, if that is at most
+/// [`LONG_SCAN_PAUSE`]. Such scans take at most a 2000th of a CPU.
 const SCAN_PAUSE_FACTOR: u32 = 2000;
 
-/// The longest pause after a scan, except after a scan of very many processes. It is short, because a kill needs to
-/// know how many processes there are.
+/// The longest pause after a scan, except after a scan of very many processes. It is short, so that the number of
+/// processes, from which the time of a kill is estimated, stays up to date.
 const LONG_SCAN_PAUSE: Duration = Duration::from_secs(5);
 
 /// The pause after a scan of very many processes, if the tree does not grow, as a multiple of the CPU time of the scan.
@@ -78,7 +78,7 @@ impl CommandTree {
     }
 
     /// Reaps dead children, and sends SIGTERM to the processes that have been orphaned since
-    /// [`begin_terminating`](Self::begin_terminating). `main` is the main process of a command that has not been
+    /// [`begin_terminating`](Self::begin_terminating). `main` is the command's main process, until the command is
     /// reported gone.
     ///
     /// In the result, `none_left` states whether no process of the command is left, child or not. Children that cannot
@@ -169,7 +169,7 @@ impl CommandTree {
         (self.kill_time, self.kill_pace) = (kill_time(count, limit), KillPace::of(count, limit));
     }
 
-    /// Estimates how late a process without a real-time priority may run, from the number of runnable threads.
+    /// Estimates how late a process without a real-time priority may be scheduled, from the number of runnable threads.
     /// Returns zero on the first call, and if the threads have not used up a CPU limit since the last call.
     pub fn worst_delay(&mut self) -> Duration {
         let throttled_periods = self.cpu.throttling().map(|throttling| throttling.throttled_periods);
@@ -207,8 +207,8 @@ impl CommandTree {
         self.tree.names_of_live_children()
     }
 
-    /// Sends a signal to every child: the processes that were orphaned when the main process ended, but not the
-    /// processes below them.
+    /// Sends a signal to every child: the processes that were orphaned when the main process ended, but not their
+    /// descendants.
     pub fn signal_children(&self, signal: i32) {
         for child in self.tree.children() {
             // nix's `kill` does not support real-time signals.

@@ -42,7 +42,7 @@ impl ExecFailure {
         Self { errno: Errno::ENOEXEC, reason: reason.into() }
     }
 
-    /// Encodes this failure for the exec pipe. A longer message than [`MAX_MESSAGE`] is truncated.
+    /// Encodes this failure for the exec pipe. A message longer than [`MAX_MESSAGE`] is truncated.
     pub fn encode(&self) -> Vec<u8> {
         let mut message = (self.errno as i32).to_ne_bytes().to_vec();
         message.extend(self.reason.bytes().take(MAX_MESSAGE - message.len()));
@@ -162,7 +162,7 @@ fn unsearchable_directory(path: &Path) -> Option<&Path> {
     directories.into_iter().find(|directory| access(*directory, AccessFlags::X_OK) == Err(Errno::EACCES))
 }
 
-/// Returns why the kernel did not find this interpreter of a file.
+/// Returns the reason why the kernel did not find the interpreter that a file names.
 fn missing_interpreter(interpreter: &str) -> String {
     let path = Path::new(interpreter);
     if let Some(name) = interpreter.strip_suffix('\r') {

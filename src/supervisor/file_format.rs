@@ -1,13 +1,13 @@
-//! Determines the format of a file that the kernel refused to execute: to run a script without a `#!` line with the
-//! shell, and for the error message.
+//! Determines the format of a file that the kernel refused to execute. If the file is a script without a `#!` line, the
+//! shell runs it; otherwise the error message depends on the format.
 
 use std::fs::File;
 use std::io::Read;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
-/// How many bytes at the start of a file the kernel reads to determine its format. This module also reads at most this
-/// many bytes of the path of an ELF file's interpreter.
+/// The number of bytes at the start of a file that the kernel reads to determine the file's format. This module also
+/// reads at most this many bytes of the path of an ELF file's interpreter.
 const MAX_READ: u64 = 256;
 
 /// The machine numbers of ELF headers, with their names.
@@ -31,7 +31,7 @@ const PT_INTERP: u64 = 3;
 /// The format of a file, determined by its first bytes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum FileFormat {
-    /// A script that names its interpreter.
+    /// A script that names its interpreter in a `#!` line.
     Script {
         interpreter: String,
     },
@@ -106,7 +106,7 @@ struct Header<'a> {
 }
 
 impl Header<'_> {
-    /// Returns the number with this length, in bytes, at this offset in the file.
+    /// Reads an unsigned integer of `length` bytes at the offset `at`.
     fn number(&self, at: u64, length: usize) -> Option<u64> {
         let mut number = [0; 8];
         self.file.read_exact_at(&mut number[..length], at).ok()?;

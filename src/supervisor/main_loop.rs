@@ -41,7 +41,7 @@ use crate::telemetry::log::printable;
 
 /// How long after its own start the supervisor first measures the delay of a kill. It does not measure at once, because
 /// that would delay the start of the command.
-const FIRST_PROBE: Duration = Duration::from_millis(50);
+const FIRST_PROBE_DELAY: Duration = Duration::from_millis(50);
 
 /// The supervisor's main loop. It runs in the supervisor's only thread.
 pub struct MainLoop<'a> {
@@ -70,7 +70,8 @@ pub struct MainLoop<'a> {
     tree: CommandTree,
     /// When to measure next by how much a kill would be delayed.
     next_probe: Instant,
-    /// The raised priority of this thread; `None` while no command runs, or if it could not be raised.
+    /// The raised priority of this thread; `None` while no command is running, or if the priority could not
+    /// be raised.
     priority: Option<Priority>,
     /// Whether this process has tried to lock itself in memory.
     lock_memory_tried: bool,
@@ -86,7 +87,7 @@ impl<'a> MainLoop<'a> {
     ///
     /// # Errors
     /// Fails if the kernel refuses a system call, if /proc cannot be used, if the elector is already dead, or if an
-    /// argument of the command contains a NUL.
+    /// argument of the command contains a NUL byte.
     pub fn new(
         config: SupervisorConfig,
         channel: &'a SupervisorEnd,
@@ -138,7 +139,7 @@ impl<'a> MainLoop<'a> {
             terminal: CommandTerminal::new(elector, terminal_policy),
             elector_pid: elector,
             tree,
-            next_probe: clock::now() + FIRST_PROBE,
+            next_probe: clock::now() + FIRST_PROBE_DELAY,
             priority: None,
             lock_memory_tried: false,
             deadline: deadline.ok(),
@@ -195,7 +196,7 @@ impl<'a> MainLoop<'a> {
         self.program.set_environment(&self.config.removed_variables, &added, self.elector_pid);
     }
 
-    /// If the exec has succeeded or failed, reports it or stores how the command ended.
+    /// If the exec has succeeded, reports that. If it has failed, stores how the command ended.
     fn check_exec(&mut self) {
         let Some(spawned) = &self.exec else { return };
         match spawned.exec_state() {
@@ -210,7 +211,7 @@ impl<'a> MainLoop<'a> {
         self.exec = None;
     }
 
-    /// Reaps dead children, and handles a main process that was suspended. Returns how the main process ended, if it
+    /// Reaps dead children, and handles a suspension of the main process. Returns how the main process ended, if it
     /// did, and whether no process of the command is left.
     fn reap(&mut self) -> (Option<End>, bool) {
         if let Some(end) = self.not_forked.take() {
@@ -344,8 +345,8 @@ impl<'a> MainLoop<'a> {
         let timeouts = timeouts.into_iter().chain([self.terminal.next_check(), self.relay.next_timeout()]);
         let next_timeout = timeouts.flatten().min();
         self.timer.set(next_timeout.into_iter().chain([self.next_probe]).min())?;
-        // This is an array, because a Vec would have to wait for memory if memory is short. The timer takes the place
-        // of descriptors that do not exist.
+        // This is an array, because allocating a Vec could block while memory is short. The timer's descriptor stands
+        // in for descriptors that do not exist.
         let timer = self.timer.as_fd();
         let channel = if self.channel.is_open() { self.channel.as_fd() } else { timer };
         let elector = if self.elector_gone { timer } else { self.elector.as_fd() };
@@ -366,7 +367,7 @@ impl<'a> MainLoop<'a> {
         if !is_any_ready && !has_changed && next_timeout.is_none_or(|at| clock::now() < at) {
             return Ok(false);
         }
-        // The elector may also have received the signal, and may relay it.
+        // The elector may have received these signals too, and may relay them.
         for signal in self.signals.receive().numbers {
             self.relay.handle_own_signal(clock::now(), signal);
         }
@@ -387,7 +388,7 @@ impl<'a> MainLoop<'a> {
         }
     }
 
-    /// Estimates the delay of a kill: how late this process runs, plus how long the processes of the command
+    /// Estimates the delay of a kill: how late this process is scheduled, plus how long the processes of the command
     /// would take to end. Also locks this process in memory, and prepares the search for escaped processes. Does
     /// nothing if the next measurement is not due. Returns whether the deadlines have changed.
     fn probe(&mut self) -> bool {

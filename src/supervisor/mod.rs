@@ -1,4 +1,4 @@
-//! The inner process, which starts, stops and kills the command.
+//! The supervisor, the inner of leaderrun's two processes. It starts, stops and kills the command.
 //!
 //! It has one thread, and it does not use the network. It stops and kills the command at fixed instants, without the
 //! elector's help. Only the elector can postpone these instants, so if it hangs or dies, the command still ends on
@@ -32,9 +32,9 @@ use crate::process::tree::SharedNested;
 /// The processes that must have ended before the command counts as ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub enum WaitFor {
-    /// Only the process that leaderrun has started. The processes that it leaves running are terminated.
+    /// Only the process that leaderrun started. The processes that it leaves running are terminated.
     Main,
-    /// All processes of the command, as with a daemon that goes into the background.
+    /// All processes of the command, including a daemon that it leaves in the background.
     All,
 }
 
@@ -46,7 +46,7 @@ pub struct SupervisorConfig {
     pub wait_for: WaitFor,
     /// Whether the command gets the terminal whenever leaderrun's job has it (`--foreground`).
     pub foreground: bool,
-    /// The variables that the command does not inherit, such as those that set leaderrun's own options.
+    /// The environment variables that the command does not inherit, such as those that set leaderrun's own options.
     pub removed_variables: Vec<String>,
     pub run: RunId,
     /// Once the command is gone after a loss, the supervisor kills an elector whose last order is this old, because it

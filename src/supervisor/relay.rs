@@ -1,10 +1,11 @@
 //! Relays termination signals to the command without delivering the same signal twice.
 //!
-//! A program that ends a whole systemd unit (`KillMode=control-group`) or a whole process tree signals each process:
-//! the elector, the supervisor and the command. The command has then received the signal before leaderrun relays it.
-//! The supervisor recognizes this case because it receives the signal itself. That conclusion can be wrong, because a
-//! user can also signal only leaderrun's two processes. Therefore the signal is still relayed if the command seems to
-//! have missed it, and each signal that the supervisor receives is matched with only one signal from the elector.
+//! When systemd stops a unit (`KillMode=control-group`), or a program kills a whole process tree, every process gets
+//! the signal: the elector, the supervisor and the command. The command has then received the signal before leaderrun
+//! relays it. The supervisor recognizes this case because it receives the signal itself. That conclusion can be wrong,
+//! because a user can also signal only leaderrun's two processes. Therefore the signal is still relayed if the command
+//! seems to have missed it, and each signal that the supervisor receives is matched with only one signal from the
+//! elector.
 
 use std::time::Duration;
 
@@ -63,7 +64,8 @@ impl Relay {
         None
     }
 
-    /// Matches a signal that the supervisor received itself with a held-back one, or records it for a later one.
+    /// Handles a signal that the supervisor received itself: matches it with a held-back signal from the elector, or
+    /// remembers it in case the elector relays the same signal later.
     pub fn handle_own_signal(&mut self, now: Instant, signal: i32) {
         let is_waiting = |pending: &&mut PendingSignal| pending.signal == signal && !pending.seems_delivered;
         if let Some(pending) = self.pending.iter_mut().find(is_waiting) {

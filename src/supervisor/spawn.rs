@@ -112,7 +112,7 @@ impl AsFd for Spawned {
     }
 }
 
-/// What is needed to start a command.
+/// The inputs for starting a command.
 #[derive(Clone, Copy, Debug)]
 pub struct Start<'a> {
     pub program: &'a Program,
@@ -170,7 +170,8 @@ impl Start<'_> {
         Some(exec::execute(&self.program.arguments, &environment))
     }
 
-    /// Sets up in the child what the command inherits, and the signals that kill it when leaderrun dies.
+    /// Runs in the child: sets up what the command inherits, and arranges for the command to be killed when leaderrun
+    /// dies.
     fn prepare(&self) -> nix::Result<()> {
         let _ = setpgid(Pid::from_raw(0), Pid::from_raw(0));
         if let Some(terminal) = self.terminal {

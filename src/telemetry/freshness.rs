@@ -3,9 +3,9 @@
 //! A standby sends no requests while it watches the lock. If the lock is held, its holder renews it every few seconds.
 //! If the watch is silent for the lease duration, the holder or the connection is dead, and the election reads the
 //! lock. If the lock is free but the command is not due, the API server sends about one bookmark a minute, and the
-//! election reads the lock if the watch is silent for [`SILENT_WATCH_LIMIT`]. While everything works, the watch is
-//! therefore silent until the lock may be taken over or for [`SILENT_WATCH_LIMIT`], whichever is shorter, but possibly
-//! for one lease duration. The read that follows gets its response within the request timeout.
+//! election reads the lock if the watch is silent for [`SILENT_WATCH_LIMIT`]. Even while everything works, the watch
+//! can therefore be silent until the lock may be taken over, but not for longer than [`SILENT_WATCH_LIMIT`]. In any
+//! case, it can be silent for one lease duration. The read that follows gets its response within the request timeout.
 
 use std::time::Duration;
 

@@ -4,7 +4,7 @@
 /// needs them.
 pub const DETAIL_TARGET: &str = "leaderrun::detail";
 
-/// The description of an event for the reference.
+/// The description of an event for `docs/reference.md`.
 #[cfg(test)]
 #[derive(Debug)]
 pub struct LogEvent {
@@ -17,8 +17,8 @@ pub struct LogEvent {
     pub meaning: &'static str,
 }
 
-/// Defines a logging function for each log event, and `EVENTS`, the table of these events, from which the reference is
-/// generated.
+/// Defines a logging function for each log event, and `EVENTS`, the table of these events, from which
+/// `docs/reference.md` is generated.
 ///
 /// An event has the form `LEVEL NAME(FIELD: TYPE, …; ARGUMENT: TYPE, …) "SENTENCE";`. The fields are for programs, the
 /// sentence is for people. The sentence can also contain the arguments, which are not logged as fields.

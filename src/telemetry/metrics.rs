@@ -1,4 +1,4 @@
-//! The table of metrics, from which `/metrics` and the reference are generated.
+//! The table of metrics, from which `/metrics` and `docs/reference.md` are generated.
 //!
 //! leaderrun implements metrics itself, because they must survive `--on-lost rejoin`, when leaderrun re-executes
 //! itself. If the counters were reset then, Prometheus would never see the loss that has just been counted. Therefore
@@ -184,7 +184,7 @@ pub const METRICS: &[MetricDescription] = &[
     },
     MetricDescription {
         name: "leaderrun_scheduling_delay_seconds",
-        help: "How late the scheduler wakes a thread: elector is the main thread of the elector process, election is its thread that runs the election, and supervisor is the supervisor process. Deadlines are brought forward by this delay. Absent until measured.",
+        help: "How late the scheduler wakes a thread. Threads: \"elector\", the main thread of the elector process; \"election\", its thread that runs the election; \"supervisor\", the supervisor process. Deadlines are brought forward by this delay. Absent until measured.",
         label: Some(MetricLabel { name: "thread", values: &["elector", "election", "supervisor"], is_open: false }),
         reading: Reading::GaugeByLabel(|state, _| {
             state.scheduling_delays().map(|(thread, delay)| (thread.into(), delay.as_secs_f64())).collect()

@@ -40,7 +40,7 @@ pub struct NotifySocket {
 }
 
 impl NotifySocket {
-    /// Returns the socket that `NOTIFY_SOCKET` names; `None` if the variable is not set or empty.
+    /// Returns the socket that `NOTIFY_SOCKET` names; `None` if the variable is unset or empty.
     ///
     /// # Errors
     /// Fails if the variable is set to an unusable value, or if no socket can be created.
@@ -145,8 +145,7 @@ pub struct Watchdog {
 /// The state of other threads that the watchdog needs. It is atomic, so that the watchdog never waits for a mutex.
 #[derive(Debug, Default)]
 struct WatchdogView {
-    /// The latest instant at which the election must act, in nanoseconds since boot; zero while it only waits for
-    /// input.
+    /// The instant by which the election must act, in nanoseconds since boot; zero while it only waits for input.
     election_due: AtomicU64,
     is_command_running: AtomicBool,
 }

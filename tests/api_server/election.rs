@@ -149,7 +149,7 @@ fn versions_grow_beyond_a_power_of_ten() {
             return;
         }
     }
-    panic!("the version is still {last}");
+    panic!("the version still has {digits} digits: {last}");
 }
 
 #[testkit::test]

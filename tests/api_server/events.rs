@@ -75,5 +75,5 @@ fn the_series_of_an_event_can_be_changed_but_not_its_note() {
     assert!(refused.message.contains("message: Invalid value: \"something else\": field is immutable"));
     let mut repeated = created;
     repeated["series"] = json!({ "count": 2, "lastObservedTime": "2026-01-01T00:00:01.000000Z" });
-    namespace.admin.replace(&format!("{events}/acquired"), &repeated).expect("the Event can get a series");
+    namespace.admin.replace(&format!("{events}/acquired"), &repeated).expect("the Event can be updated");
 }

@@ -23,7 +23,7 @@ fn the_pages_of_a_list_contain_each_object_once_even_if_their_size_changes() {
         pages.push(names(&list).join(""));
         token = list["metadata"]["continue"].as_str().unwrap_or_default().to_owned();
         let needs_no_escaping = |character: char| character.is_ascii_alphanumeric() || "-_./=".contains(character);
-        assert!(token.chars().all(needs_no_escaping), "{token:?} should be usable in a URL as it is");
+        assert!(token.chars().all(needs_no_escaping), "{token:?} should not need escaping in a URL");
     }
     assert_eq!((pages, token.as_str()), (vec!["ab".to_owned(), "c".to_owned(), "de".to_owned()], ""));
 }
@@ -48,7 +48,7 @@ fn a_list_of_metadata_contains_all_metadata_but_no_data() {
 }
 
 #[testkit::test]
-fn a_list_can_be_filtered_by_name_and_label_and_can_require_a_version() {
+fn a_list_can_be_filtered_by_name_and_label_and_can_require_a_minimum_version() {
     let namespace = Namespace::new();
     namespace.put("one", "a");
     namespace.put("two", "b");

@@ -1,6 +1,6 @@
-//! Tests of the API server behavior that leaderrun and its tests rely on, and of the fault proxy. They run against the
-//! in-process API server. If `KUBEBUILDER_ASSETS` is set, they run against a real kube-apiserver, except the tests that
-//! configure the in-process one.
+//! Tests of the API server behavior that leaderrun and its tests rely on, and of the fault proxy. By default, they run
+//! against the in-process API server. If `KUBEBUILDER_ASSETS` is set, all tests except those that configure the
+//! in-process server run against a real kube-apiserver.
 
 automod::dir!("tests/api_server");
 

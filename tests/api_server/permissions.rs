@@ -115,7 +115,7 @@ fn a_permission_for_one_name_does_not_cover_other_names() {
     assert_eq!(candidate.get(&namespace.leases()).unwrap_err().code, 403);
     assert!(candidate.get(&format!("{}?fieldSelector=metadata.name%3Djob", namespace.leases())).is_ok());
     let post = candidate.create(&namespace.leases(), &held_by("job", "a")).unwrap_err();
-    assert_eq!(post.code, 403, "a Role cannot permit a POST by name, because its path has no name");
+    assert_eq!(post.code, 403, "a Role cannot permit a POST by name, because the path of a POST contains no name");
 }
 
 #[testkit::test]
@@ -178,7 +178,9 @@ fn a_user_needs_permission_to_impersonate_another() {
 
     assert_eq!(as_candidate("deputy").get(&namespace.lease("job")).unwrap_err().code, 403);
     permit_impersonation(&namespace.admin);
-    testkit::eventually("the deputy may impersonate", || as_candidate("deputy").get(&namespace.lease("job")).is_ok());
+    testkit::eventually("the deputy may impersonate the candidate", || {
+        as_candidate("deputy").get(&namespace.lease("job")).is_ok()
+    });
     let masters = candidate.with_header("impersonate-user", "x").with_header("impersonate-group", "system:masters");
     assert_eq!(masters.get(&namespace.lease("job")).unwrap_err().code, 403);
 }

@@ -245,7 +245,7 @@ fn the_proxy_can_respond_in_place_of_the_server() {
     let path = fixture.namespace.lease("job");
     fixture.proxy.respond(Match::put().on("/job").next(1), 429, Some(7));
     let lease = held_by("job", "a");
-    let response = fixture.client.send(Method::PUT, &path, Some((JSON, &lease)), TIMEOUT).expect("the server responds");
+    let response = fixture.client.send(Method::PUT, &path, Some((JSON, &lease)), TIMEOUT).expect("the proxy responds");
     assert_eq!((response.status, &response.headers["retry-after"]), (429, &hyper::header::HeaderValue::from(7)));
     assert_eq!(response.json()["details"]["retryAfterSeconds"], 7);
     assert_eq!(fixture.namespace.admin.get(&path).unwrap_err().code, 404, "the server should not get the request");
@@ -304,7 +304,7 @@ fn a_response_can_be_held() {
 fn faults_only_apply_to_matching_requests() {
     let fixture = Fixture::new();
     fixture.proxy.respond(Match::get(), 500, None);
-    let watch = fixture.client.watch(&fixture.namespace.leases()).expect("a watch is not matched as a read");
+    let watch = fixture.client.watch(&fixture.namespace.leases()).expect("`Match::get` matches no watch");
     assert_eq!(fixture.client.get(&fixture.namespace.leases()).unwrap_err().code, 500);
     fixture.proxy.heal();
     fixture.proxy.respond(Match::watch(), 500, None);

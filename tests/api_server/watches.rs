@@ -13,7 +13,7 @@ fn type_and_holder(event: &Value) -> (&str, &str) {
     (event["type"].as_str().unwrap_or_default(), holder.as_str().unwrap_or_default())
 }
 
-/// Returns the next event of a watch, and skips bookmarks.
+/// Returns the next event of a watch that is not a bookmark.
 fn next(watch: &Watch) -> Value {
     watch.next_change().expect("the watch is still open")
 }

@@ -31,7 +31,7 @@ fn after_docker_stop_the_leader_hands_over_once_the_command_has_ended() {
     witnesses.wait_for("b", 1);
     assert_eq!(leader.wait(), 0, "the status should be the command's own");
     standby.wait_for_log("a released");
-    witnesses.assert_one_at_a_time(2);
+    witnesses.assert_runs_one_at_a_time(2);
 }
 
 #[testkit::test(requires = check_can_run_containers())]
@@ -41,7 +41,7 @@ fn docker_stop_ends_a_command_that_ignores_signals() {
     witnesses.wait_for("b", 1);
     assert_eq!(leader.wait(), 128 + libc::SIGKILL);
     standby.wait_for_log("a released");
-    witnesses.assert_one_at_a_time(2);
+    witnesses.assert_runs_one_at_a_time(2);
 }
 
 #[testkit::test(requires = check_can_run_containers())]
@@ -50,7 +50,7 @@ fn after_docker_kill_another_candidate_leads_when_the_lease_expires() {
     leader.docker(&["kill"]);
     witnesses.wait_for("b", 1);
     standby.wait_for_log("expired");
-    witnesses.assert_one_at_a_time(2);
+    witnesses.assert_runs_one_at_a_time(2);
 }
 
 #[testkit::test(requires = check_can_run_containers())]
@@ -59,7 +59,7 @@ fn a_leader_is_a_standby_after_docker_restart() {
     leader.docker(&["restart", "--time=20"]);
     witnesses.wait_for("b", 1);
     leader.wait_for_log("held by b");
-    witnesses.assert_one_at_a_time(2);
+    witnesses.assert_runs_one_at_a_time(2);
 }
 
 /// While the container is paused, its command cannot be ended, and the other candidate takes over. When the container

@@ -24,7 +24,7 @@ fn a_command_that_uses_all_memory_is_dead_before_the_next_starts() {
     // The kernel may kill the command or leaderrun.
     let status = a.wait();
     assert!([LOST, 128 + libc::SIGKILL].contains(&status), "{status}: {}", a.log());
-    witnesses.assert_one_at_a_time(2);
+    witnesses.assert_runs_one_at_a_time(2);
 }
 
 /// Sets the OOM scores so that the kernel kills leaderrun instead of the command when memory runs out. Checks that the
@@ -42,7 +42,7 @@ fn assert_command_ends_after_oom_kill_of_leaderrun(options: &[&str]) {
     let status = a.wait();
     assert!([LOST, 128 + libc::SIGKILL].contains(&status), "{status}: {}", a.log());
     witnesses.wait_for("b", 1);
-    witnesses.assert_one_at_a_time(2);
+    witnesses.assert_runs_one_at_a_time(2);
 }
 
 #[testkit::test(requires = check_can_run_containers())]
@@ -73,7 +73,7 @@ fn leaderrun_ends_its_command_in_time_under_memory_pressure() {
     let status = a.wait();
     assert!([LOST, 128 + libc::SIGKILL].contains(&status), "{status}: {}", a.log());
     witnesses.wait_for("b", 1);
-    witnesses.assert_one_at_a_time(2);
+    witnesses.assert_runs_one_at_a_time(2);
 }
 
 /// A script that starts a witness, and then as many processes as the limit allows. All of them ignore SIGTERM.
@@ -97,7 +97,7 @@ fn assert_docker_stop_hands_over(pids_limit: u32, script: &str, stop_seconds: u3
     a.docker(&["stop", &format!("--time={stop_seconds}")]);
     witnesses.wait_for("b", 1);
     b.wait_for_log("a released");
-    witnesses.assert_one_at_a_time(2);
+    witnesses.assert_runs_one_at_a_time(2);
 }
 
 /// A script that runs four witnesses. With 3000 threads each, they cannot be killed in time with a tenth of a CPU.
@@ -116,7 +116,7 @@ fn a_command_with_too_many_threads_for_its_cpu_limit_is_dead_before_the_next_sta
     let log = a.log();
     assert!(log.contains("the command could not be killed in time if renewals failed"), "{log}");
     witnesses.wait_for("b", 1);
-    witnesses.assert_one_at_a_time(2);
+    witnesses.assert_runs_one_at_a_time(2);
 }
 
 /// A script that starts a witness and a hundred other processes. Each of these starts a new session, forks a child that

@@ -1,4 +1,4 @@
-//! Tests of containers that are disconnected from their network, and with it from the API server.
+//! Tests of containers that are disconnected from their network, and therefore from the API server.
 
 use std::fs;
 use std::io;
@@ -80,12 +80,12 @@ fn the_command_of_a_disconnected_leader_is_dead_before_another_starts() {
     docker(&["network", "disconnect", &network.0, &a.name]);
     witnesses.wait_for("b", 2);
     assert_eq!(a.wait(), LOST, "{}", a.log());
-    witnesses.assert_one_at_a_time(2);
+    witnesses.assert_runs_one_at_a_time(2);
 
     // The new leader is disconnected as well. It leads again once it is reconnected.
     docker(&["network", "disconnect", &network.0, &b.name]);
     b.wait_for_log("waiting for the lock again");
     docker(&["network", "connect", &network.0, &b.name]);
     witnesses.wait_for("b", 4);
-    witnesses.assert_one_at_a_time(3);
+    witnesses.assert_runs_one_at_a_time(3);
 }

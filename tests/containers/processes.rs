@@ -29,11 +29,11 @@ fn a_candidate_runs_unprivileged_on_a_read_only_file_system() {
     a.docker(&["stop", "--time=20"]);
     witnesses.wait_for("b", 1);
     b.wait_for_log("a released");
-    witnesses.assert_one_at_a_time(2);
+    witnesses.assert_runs_one_at_a_time(2);
 }
 
 #[testkit::test(requires = check_can_run_containers())]
-fn a_daemon_that_the_command_leaves_is_killed_before_the_release() {
+fn a_daemon_that_the_command_leaves_running_is_killed_before_the_release() {
     let (lock, witnesses) = (TestLock::lease(), Witnesses::new());
     let a = Candidate::new("a", &lock).run_script(&witnesses, &["ignore"], "setsid $WITNESS & sleep 1");
     witnesses.wait_for("a", 1);
@@ -41,7 +41,7 @@ fn a_daemon_that_the_command_leaves_is_killed_before_the_release() {
     assert_eq!(a.wait(), 0);
     witnesses.wait_for("b", 1);
     a.wait_for_log("killing what the command left running");
-    witnesses.assert_one_at_a_time(2);
+    witnesses.assert_runs_one_at_a_time(2);
 }
 
 /// Kills leaderrun's process with the name `comm` in a container with these options. Checks that the command is dead
@@ -56,7 +56,7 @@ fn assert_command_ends_after_kill(comm: &str, options: &[&str]) {
     a.exec(&["/bin/kill", &format!("-{}", Signal::SIGKILL as i32), &pid]);
     witnesses.wait_for("b", 1);
     a.wait();
-    witnesses.assert_one_at_a_time(2);
+    witnesses.assert_runs_one_at_a_time(2);
 }
 
 #[testkit::test(requires = check_can_run_containers())]

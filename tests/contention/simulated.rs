@@ -254,8 +254,8 @@ fn measure_hand_overs(size: usize, seed: u64, count: usize) -> Measurement {
     Measurement { refused_per_hand_over, median_duration }
 }
 
-/// The seeds of the simulations. Candidates estimate from random samples how many of them there are, and no unlucky
-/// sample may break this.
+/// The seeds of the simulations. Candidates estimate from random samples how many of them there are, so several seeds
+/// check that no unlucky sample leads to slow hand-overs or many refused writes.
 const SEEDS: std::ops::Range<u64> = 0..8;
 
 #[testkit::test]

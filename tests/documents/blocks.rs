@@ -34,7 +34,7 @@ pub fn read(file: impl AsRef<Path>) -> String {
     fs::read_to_string(&file).unwrap_or_else(|error| panic!("{}: {error}", file.display()))
 }
 
-/// Returns the paths of the documents in the package's directory and in `docs/`, except the reference, which is
+/// Returns the paths of the documents in the package's directory and in `docs/`, except `docs/reference.md`, which is
 /// generated.
 pub fn documents() -> Vec<PathBuf> {
     let mut documents: Vec<PathBuf> =
@@ -83,7 +83,7 @@ fn the_only_text_blocks_are_those_with_a_test() {
     assert_eq!(
         files,
         [Path::new("README.md"), Path::new("docs/safety.md")],
-        "every text block needs its own test, such as those in demo.rs and process_tree.rs; then update this list"
+        "every text block needs its own test, like those in demo.rs and process_tree.rs; add one, then update this list"
     );
 }
 

@@ -24,8 +24,8 @@ fn assert_accepted(words: &[&str]) {
     assert_ne!(output.status.code(), Some(FAILED), "leaderrun {}: {stderr}", words.join(" "));
 }
 
-/// Returns whether a line runs leaderrun. If it does, checks the command line, which follows other words in a cron
-/// table.
+/// Returns whether a line runs leaderrun. If it does, checks the command line. In a cron table, other words precede the
+/// command line.
 fn check_line(line: &str) -> bool {
     let words = shlex::split(line).unwrap_or_else(|| panic!("a shell could not parse {line}"));
     let words: Vec<&str> = words.iter().map(String::as_str).collect();

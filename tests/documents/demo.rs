@@ -8,7 +8,7 @@ use testkit::{leaderrun, scratch};
 
 use crate::blocks::{blocks_in, package_directory, read};
 
-/// Replaces each number with `0`, because times, pids and tokens differ each time.
+/// Replaces each number with `0`, because times, pids and tokens differ in each run.
 fn without_numbers(text: &str) -> String {
     let mut result = String::new();
     for character in text.chars() {

@@ -6,7 +6,7 @@ use std::path::{Component, Path, PathBuf};
 
 use crate::blocks::{documents, package_directory, read};
 
-/// Returns the targets of a document's links to files of this repository: the path relative to the package's directory,
+/// Returns the targets of a document's links to files in this repository: the path relative to the package's directory,
 /// and the section, which is empty for a whole file.
 fn links(file: &Path) -> Vec<(PathBuf, String)> {
     let text = read(file);

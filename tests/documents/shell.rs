@@ -63,7 +63,7 @@ fn run_documents(condition: impl Fn(&[&Block]) -> bool) {
             count += 1;
         }
     }
-    assert!(count > 0);
+    assert!(count > 0, "no shell block was run");
 }
 
 #[testkit::test]

@@ -1,5 +1,5 @@
 //! Fuzzes the supervisor on a machine that is suspended. When the machine resumes, the supervisor must first apply the
-//! renewals that have arrived, and then obey the deadlines that have passed before it does anything else.
+//! renewals that have arrived. Then, before it does anything else, it must act on the deadlines that have passed.
 
 use std::time::Duration;
 
@@ -50,7 +50,10 @@ fn a_deadline_that_passed_during_a_suspend_comes_first() {
             let is_gone = |action: &SupervisorAction| {
                 matches!(action, SupervisorAction::Report(Report::Gone(Gone { lost: true, .. })))
             };
-            assert!(actions.len() == 1 && is_gone(&actions[0]), "nothing should start after the deadline: {actions:?}");
+            assert!(
+                actions.len() == 1 && is_gone(&actions[0]),
+                "the command should not start after the deadline: {actions:?}"
+            );
             return;
         }
         assert_eq!(actions, [SupervisorAction::Start(first_tenure)]);

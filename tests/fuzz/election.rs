@@ -34,7 +34,7 @@ struct Execution {
     /// The time at which the pending request was sent.
     pending_since: Instant,
     watch_is_open: bool,
-    /// The renewTime of each write, and the time at which the write was sent.
+    /// The renewTime of each write that was sent, and the time at which it was sent.
     sent: Vec<(Option<Timestamp>, Instant)>,
     written: Vec<Record>,
     /// `true` while the candidate leads.
@@ -227,7 +227,7 @@ impl Execution {
                     let renewed = leadership.tenure.renewal_sent_at;
                     assert!(
                         self.sent.contains(&(record.renew_time, renewed)),
-                        "the tenure begins at a time at which the candidate sent no write"
+                        "the candidate sent no write at the time at which its tenure begins"
                     );
                     assert!(self.now.boot < leadership.tenure.stop, "the tenure is over before the command starts");
                     self.leads = true;
@@ -277,7 +277,8 @@ impl Execution {
                 );
                 assert!(
                     self.now.boot.since(Instant::after_boot(Duration::ZERO)) > Duration::ZERO || self.sent.len() < 5,
-                    "the candidate has sent five writes although no time has passed since boot"
+                    "the candidate renews without waiting: it has already sent five writes, and the boot clock still reads \
+                     zero"
                 );
             }
             let renewed = record.renew_time;
@@ -309,7 +310,7 @@ fn random_wall_time(random: &mut Rng) -> Timestamp {
     hostile_input::time(random).min(last)
 }
 
-/// Returns a record after a random edit, as `kubectl edit` could make it.
+/// Returns the record with a random edit of the kind that a user could make with `kubectl edit`.
 fn edited(random: &mut Rng, record: Record) -> Record {
     match random.u8(..7) {
         0 => Record { holder_identity: String::new(), ..record },

@@ -104,7 +104,7 @@ fn run_candidate(kind: ResponseKind, mut random: Rng) {
     }
     let is_alive = child.try_wait().expect("the child can be waited for").is_none();
     if is_alive {
-        kill(Pid::from_raw(child.id() as i32), Signal::SIGTERM).expect("the child is not reaped yet");
+        kill(Pid::from_raw(child.id() as i32), Signal::SIGTERM).expect("the child has not been reaped yet");
     }
     let status = child.wait().expect("the child can be waited for");
     server.abort();
@@ -258,7 +258,7 @@ fn watch_type(random: &mut Rng) -> String {
     if random.u8(..6) == 0 { hostile_input::text(random) } else { types[random.usize(..5)].to_owned() }
 }
 
-/// Returns a Lease that leaderrun treats as held, because its times are not hostile. Other string fields are.
+/// Returns a Lease with valid times, so that leaderrun treats it as held. Its other text is still hostile.
 fn held_lease(random: &mut Rng) -> String {
     let mut lease = lease(random);
     lease["spec"]["renewTime"] = json!("2026-01-01T00:00:00.000000Z");
@@ -266,7 +266,7 @@ fn held_lease(random: &mut Rng) -> String {
     lease.to_string()
 }
 
-/// Returns a Lease that does not expire during the test.
+/// Returns a Lease with random times and hostile text. Its lease duration of one hour is longer than the test.
 fn lease(random: &mut Rng) -> Value {
     let note_length = if random.u8(..5) == 0 { 1_000_000 } else { 1 };
     json!({

@@ -26,7 +26,7 @@ pub enum Disturbance {
     RemoveHolderAndMark,
     /// Another client removes only the holder.
     RemoveHolder,
-    /// Another client names another holder.
+    /// Another client replaces the name of the holder.
     EditHolder,
 }
 

@@ -101,7 +101,7 @@ impl World<'_> {
             Role::Supervisor => self.run_supervisor(run),
             Role::Elector => {
                 self.run_elector(run);
-                // A reply that is not late has arrived while the process was frozen. A late one is still in flight.
+                // Unless the reply is late, it arrived while the process was frozen. A late reply is still in flight.
                 if !self.state.runs[run].reply_is_late {
                     self.deliver_reply(run);
                 }

@@ -7,11 +7,11 @@
 //! small to justify a dependency on the crate `stateright`, which needs an HTTP server, a concurrent map and another
 //! random number generator.
 //!
-//! Unlike the simulation, the model has only two machines, and contains no duplicated requests, suspended machines,
-//! client-go candidates, repeated outside edits, or clock rates between the extremes. Time only advances to the next
-//! timeout or to just before it. This includes the worst case: it only matters whether a message arrives before or
-//! after a timeout, a kill takes the longest time that is allowed, and all other operations take no time. The jitter of
-//! each run comes from a fixed seed.
+//! Unlike the simulation in `tests/simulation/`, the model has only two machines, and contains no duplicated requests,
+//! suspended machines, client-go candidates, repeated outside edits, or clock rates between the extremes. Time only
+//! advances to the next timeout or to just before it. This includes the worst case: it only matters whether a message
+//! arrives before or after a timeout, a kill takes the longest time that is allowed, and all other operations take no
+//! time. The jitter of each run comes from a fixed seed.
 //!
 //! To explore with more disturbances:
 //! `LEADERRUN_DISTURBANCES=2 cargo test --release --test model -- bounds --nocapture`.

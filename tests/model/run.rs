@@ -1,4 +1,4 @@
-//! One run of leaderrun, and its election, which is driven as leaderrun's election thread drives it.
+//! One run of leaderrun. Its election is driven in the same way as by leaderrun's election thread.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -220,7 +220,7 @@ impl World<'_> {
         self.now(run).boot
     }
 
-    /// Returns the true time at which a duration on this run's clock is over.
+    /// Returns the true time at which a duration that begins now is over on the clock of the run's machine.
     pub fn true_time_after(&self, run: usize, duration: Duration) -> Time {
         self.state.now + self.setting.clocks[self.state.runs[run].machine].true_time(duration)
     }
@@ -313,7 +313,8 @@ impl World<'_> {
             mark.filter(|mark| mark.state == MarkState::Held).map(|mark| mark.run.clone());
     }
 
-    /// Returns the record as this run observes it when the setting disables a rule.
+    /// Returns the record as this run observes it. If the setting disables a rule that depends on the record's mark,
+    /// the mark is changed or removed, so that the rule has no effect.
     fn record_without_rule(&self, run: usize, mut stored: Stored) -> Stored {
         let id = &self.state.runs[run].id;
         if let Some(mark) = &mut stored.record.run {
@@ -362,7 +363,9 @@ impl World<'_> {
                     self.lose(run);
                 }
                 ElectionAction::Finish(outcome) => {
-                    self.trace(|world| format!("{} is finished: {outcome:?}", world.state.runs[run].name()));
+                    self.trace(|world| {
+                        format!("{}'s election has finished: {outcome:?}", world.state.runs[run].name())
+                    });
                     self.state.runs[run].election_finished = true;
                     self.state.runs[run].watch = None;
                     self.state.runs[run].late_writes.clear();
@@ -404,8 +407,8 @@ impl World<'_> {
         run.request = Some(request).filter(|_| !is_cut);
     }
 
-    /// Returns the tenure as this run gets it when the setting disables a rule. If that rule is `tenure_rule`, the
-    /// tenure begins now.
+    /// Returns the tenure that this run gets, which differs from `tenure` if the setting disables a rule about tenures.
+    /// If that rule is `tenure_rule`, the tenure begins now.
     fn tenure_without_rule(&self, run: usize, tenure: Tenure, tenure_rule: Option<Rule>) -> Tenure {
         let timing = &self.setting.timing;
         match self.setting.disabled_rule {

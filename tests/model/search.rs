@@ -57,7 +57,8 @@ pub fn search(setting: &Setting, order: SearchOrder) -> (Option<Counterexample>,
     let mut statistics = SearchStatistics { states: 1, transitions: 0, seconds: 0.0, commands: 0 };
     // Fingerprints have 64 bits: the probability of a collision among ten million states is about 1 in 370,000.
     let mut fingerprints = HashSet::new();
-    // The parent of each state, and the step from there. The first entry, for the initial state, is not used.
+    // The parent of each state, and the step from the parent to the state. The first entry, for the initial state, is
+    // not used.
     let mut parents = vec![(0, Step::Advance)];
     let initial = World::new(setting);
     let mut frontier = VecDeque::from([(initial, 0)]);

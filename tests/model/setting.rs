@@ -15,7 +15,8 @@ pub const KILL_TIME: Duration = Duration::from_millis(150);
 /// instant, so the last process dies 1 ms before [`KILL_TIME`] is over and the next command can start.
 pub const DEATH_TIME: Duration = Duration::from_millis(99);
 
-/// A rule that can be disabled, by changing the inputs and outputs of the state machines, or the API server.
+/// A rule that a setting can disable. The model then changes the inputs and outputs of the state machines, or the
+/// behavior of the API server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Rule {
     /// A tenure begins just before its request is sent.

@@ -25,12 +25,13 @@ pub enum Step {
     },
     RefuseRequest(usize),
     DeliverReply(usize),
-    /// The run's late reply to a write at `index` arrives.
+    /// The reply at `index` to an abandoned write of the run arrives.
     DeliverLateWrite {
         run: usize,
         index: usize,
     },
     DeliverWatchEvent(usize),
+    /// The machine with this index is cut off from the API server.
     Partition(usize, Partition),
     EndPartition(usize),
     Freeze(usize, Role),
@@ -39,6 +40,7 @@ pub enum Step {
     MainProcessEnds(usize),
     SendSigterm(usize),
     EndWithdrawal(usize),
+    /// leaderrun is started again on the machine with this index.
     StartRun(usize),
     OutsideEdit(Disturbance),
 }
@@ -116,7 +118,7 @@ impl World<'_> {
             let (state, peer_state) = run.process_and_peer(role);
             match state {
                 ProcessState::Frozen => steps.push(Step::Thaw(number, role)),
-                // The promise covers the failure of only one of the two processes.
+                // leaderrun's promise only covers the failure of one of its two processes.
                 ProcessState::Running if peer_state == ProcessState::Running && !run.election_finished => {
                     if self.may_disturb(Disturbance::Freeze) {
                         steps.push(Step::Freeze(number, role));
@@ -141,8 +143,9 @@ impl World<'_> {
         self.state.disturbances_left > 0 && self.setting.disturbances.contains(&kind)
     }
 
-    /// Returns whether an outside edit is possible and covered by the promise. If the edit removes the holder's mark,
-    /// all other candidates must have observed the holder. If the edit keeps the mark, the record must name a holder.
+    /// Returns whether an outside edit is possible and covered by leaderrun's promise. If the edit removes the holder's
+    /// mark, all other candidates must have observed the holder. If the edit keeps the mark, the record must name a
+    /// holder.
     fn may_edit(&self, kind: Disturbance) -> bool {
         if !self.may_disturb(kind) {
             return false;

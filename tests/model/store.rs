@@ -48,7 +48,7 @@ impl Store {
         }
     }
 
-    /// Writes the record without checking the version, unless it is unchanged. Creates the object if there is none.
+    /// Writes the record, unless it is unchanged, without checking the version. Creates the object if there is none.
     pub fn write(&mut self, record: Record) -> Stored {
         if let Some(current) = self.object.as_ref().filter(|current| current.record == record) {
             return current.clone();
@@ -78,7 +78,7 @@ impl Store {
     }
 
     /// Returns the first events of a watch: the changes after this version, or [`WatchEvent::Broken`] if the version is
-    /// too old. Without a version, the only event is the current object.
+    /// too old. Without a version, the only event is the current object, if there is one.
     pub fn events_since(&self, from: Option<&Version>) -> Vec<WatchEvent> {
         let Some(from) = from else {
             return self.object.iter().cloned().map(WatchEvent::Changed).collect();

@@ -183,7 +183,7 @@ impl<'a> World<'a> {
         }
     }
 
-    /// Carries out a request as the API server.
+    /// Carries out a run's request in the store. Returns the reply of the API server.
     fn carry_out(&mut self, run: usize, request: Request) -> Reply {
         let before = self.state.store.revision();
         let reply = self.state.store.handle(request, self.setting.disabled_rule);
@@ -216,7 +216,7 @@ impl<'a> World<'a> {
     }
 
     /// Sends the last change of the object to every watch. A watch that a partition cuts off gets no more events, even
-    /// after the partition.
+    /// after the partition ends.
     fn publish(&mut self) {
         let event = self.state.store.last_event();
         for run in &mut self.state.runs {

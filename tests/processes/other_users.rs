@@ -23,7 +23,7 @@ pub fn check_root() -> Result<(), String> {
     if geteuid().is_root() { Ok(()) } else { Err("only root can run candidates as other users".into()) }
 }
 
-/// Returns the path of a leaderrun that every user can execute.
+/// Returns the path of a copy of leaderrun that every user can execute.
 pub fn leaderrun_for_all_users() -> &'static str {
     static PROGRAM: LazyLock<String> = LazyLock::new(|| copy_leaderrun("program"));
     &PROGRAM
@@ -43,7 +43,7 @@ pub fn copy_leaderrun(directory: &str) -> String {
 pub fn create_reachable_directory(name: &str, mode: u32) -> PathBuf {
     let directory = scratch::directory(name);
     let parent = directory.parent().expect("a scratch directory has a parent");
-    fs::set_permissions(parent, Permissions::from_mode(0o711)).expect("the scratch directory is ours");
+    fs::set_permissions(parent, Permissions::from_mode(0o711)).expect("the parent of the scratch directory is ours");
     fs::set_permissions(&directory, Permissions::from_mode(mode)).expect("the directory is ours");
     directory
 }

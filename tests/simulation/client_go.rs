@@ -21,8 +21,8 @@ const MAX_ARCHIVED: usize = 64;
 /// The retry period of the candidate. A random delay of up to another period is added.
 const RETRY: Time = 2 * SECOND;
 
-/// A client-go candidate. It polls, reads before it writes, ignores marks, and its release empties the lease even if
-/// another candidate holds it. Its own command is not simulated.
+/// A client-go candidate. It polls, reads the lease before each write, and ignores marks. Its release empties the lease
+/// even if another candidate holds it. Its command is not simulated.
 #[derive(Debug)]
 pub struct ClientGo {
     observed: Option<Record>,
@@ -64,6 +64,7 @@ impl World {
             client_go.observed_at = self.now;
         }
         let wall = wall(self.now);
+        // A Lease stores times in microseconds.
         let wall = Timestamp::from_microsecond(wall.as_microsecond()).unwrap_or(wall);
         let held_record = Record {
             holder_identity: NAME.to_owned(),
@@ -110,7 +111,7 @@ impl World {
             let run = self.live_runs[index];
             let holds =
                 self.store.record().and_then(|record| record.mark()).is_some_and(|mark| mark.run == self.runs[run].id);
-            if holds && self.runs[run].tree.runs_command() && !self.may_be_uncovered(run) {
+            if holds && self.runs[run].tree.runs_command() && !self.promise_may_not_apply(run) {
                 let description = format!(
                     "the command of {} is still alive although client-go has waited for the whole lease duration",
                     self.name(run)

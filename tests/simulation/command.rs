@@ -1,4 +1,4 @@
-//! The command: a process tree, some of whose processes leave the process group.
+//! The simulated command: a tree of processes, some of which leave the command's process group.
 
 use testkit::simulated_time::Time;
 
@@ -67,8 +67,8 @@ impl Tree {
         self.processes.iter().any(|process| process.alive && process.has_execed)
     }
 
-    /// Returns whether processes are alive and all of them have escaped. Nothing kills them, because they had left the
-    /// process group when both of leaderrun's processes were killed.
+    /// Returns whether any process is alive and all live ones have escaped. Nothing kills them, because they had left
+    /// the process group when both of leaderrun's processes were killed.
     pub fn has_escaped(&self) -> bool {
         let mut live = self.processes.iter().filter(|process| process.alive).peekable();
         live.peek().is_some() && live.all(|process| process.escaped)

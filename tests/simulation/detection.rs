@@ -1,5 +1,5 @@
-//! Mutation tests: for each rule that the promise depends on, the simulation must find a violation when the rule is
-//! disabled, and no violation in the same schedule when it is not.
+//! Mutation tests: for each rule that leaderrun's promise depends on, the simulation must find a schedule that violates
+//! an invariant when the rule is disabled, and violates none when it is not.
 
 use crate::faults::{Fault, OutsideEdit, ProcessFault};
 use crate::invariants::ViolationKind;
@@ -7,7 +7,8 @@ use crate::mutation::Mutation;
 use crate::plan::Constraints;
 use crate::runner::{find_violation, run_schedule};
 
-/// A mutation, the constraints of the schedules that detect it, and the kinds of violation that count as its detection.
+/// A mutation, the constraints of the schedules that must detect it, and the kinds of violation that count as its
+/// detection.
 struct MutationTest {
     mutation: Mutation,
     constraints: Constraints,
@@ -49,7 +50,7 @@ const EMPTYING: &[Fault] = &[Fault::Edit(OutsideEdit::RemoveHolderAndMark), Faul
 fn assert_detects(test: &MutationTest) {
     let MutationTest { mutation, constraints, violations } = test;
     let mut first = 0;
-    // A mutation may also cause violations of another kind, which say less about its rule.
+    // A violation of another kind may have a different cause than the missing rule, so the search continues after it.
     let (seed, violation) = loop {
         let (found, _) = find_violation(first..SEEDS, constraints, *mutation);
         let (seed, violation) =

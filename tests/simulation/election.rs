@@ -31,21 +31,21 @@ pub struct ElectorProcess {
     pub election_frozen_until: Time,
     pub election: Election,
     pub election_finished: bool,
-    /// The number of requests that were sent.
+    /// The number of requests that were sent, which is also the number of the last one.
     pub requests: u32,
     /// The client of a lock in two objects.
     pub pair: Option<PairClient>,
     /// The number of the request in flight.
     pub request_in_flight: Option<u32>,
-    /// `true` if the last request is a write to a lock in one object.
+    /// `true` if the last request was a write and the lock is in one object.
     last_request_is_write: bool,
     /// The reply to the request in flight, and the revision of the store that the reply reflects.
     pub reply: Option<(Reply, u64)>,
     /// The numbers of the last two writes that were replaced by another request before their replies arrived.
-    pub given_up_writes: VecDeque<u32>,
-    /// The records in late replies to `given_up_writes`.
+    pub abandoned_writes: VecDeque<u32>,
+    /// The records in late replies to `abandoned_writes`.
     pub late_writes: VecDeque<Stored>,
-    /// The number of watches that were opened.
+    /// The number of watches that were opened, which is also the number of the last one.
     pub watches: u32,
     /// The number of the open watch.
     pub watch: Option<u32>,
@@ -105,7 +105,7 @@ impl ElectorProcess {
             pair,
             request_in_flight: None,
             last_request_is_write: false,
-            given_up_writes: VecDeque::new(),
+            abandoned_writes: VecDeque::new(),
             late_writes: VecDeque::new(),
             reply: None,
             watches: 0,
@@ -232,9 +232,9 @@ impl World {
                 let elector = &mut self.runs[run].elector;
                 elector.gives_up_at = Some(now.boot + timeout);
                 if let Some(number) = elector.request_in_flight.filter(|_| elector.last_request_is_write) {
-                    elector.given_up_writes.push_back(number);
-                    if elector.given_up_writes.len() > 2 {
-                        elector.given_up_writes.pop_front();
+                    elector.abandoned_writes.push_back(number);
+                    if elector.abandoned_writes.len() > 2 {
+                        elector.abandoned_writes.pop_front();
                     }
                 }
                 elector.last_request_is_write = elector.pair.is_none() && request != Request::Get;
@@ -359,9 +359,9 @@ impl World {
             Outcome::Released => "the lock was released",
             Outcome::NotReleased => "the lock could not be released",
             Outcome::Lost => "the lock was lost",
-            Outcome::Stopped => "stopped before it led",
-            Outcome::NotAcquired => "not acquired in time",
-            Outcome::Unreachable => "not reached in time",
+            Outcome::Stopped => "the candidate was stopped before it led",
+            Outcome::NotAcquired => "the lock was not acquired in time",
+            Outcome::Unreachable => "the lock was not reached in time",
         }
     }
 }

@@ -21,8 +21,8 @@ use testkit::simulated_time::{MILLISECOND, SECOND, Time};
 /// The range of the pause between the end of leaderrun and its next start.
 pub const RESTART_PAUSE: Range<Time> = SECOND / 20..3 * SECOND;
 
-/// The maximum number of a command's processes, and so of the generations of its process tree. Each round of a kill
-/// kills one generation, and takes the kill time divided by this number.
+/// The maximum number of processes of a command. Its process tree cannot have more generations than that. Each round of
+/// a kill kills one generation, and takes the machine's kill time divided by this number.
 const MAX_PROCESSES: u32 = 9;
 
 /// The pause between two rounds of a kill by the elector.
@@ -93,7 +93,8 @@ impl World {
         ElectorInputs { reports, election, supervisor_died, withdrawn, signals, terminal_resized: false, tree_empty }
     }
 
-    /// Traces the end of the election. After a loss, sets a deadline for the death of the command.
+    /// Traces the end of the election. If another candidate has taken the lock, sets a deadline for the death of the
+    /// command.
     fn observe_election_report(&mut self, run: usize, report: &ElectionReport, now: Instant) {
         match report {
             ElectionReport::Taken if self.mutation == Mutation::GraceAfterTakeover => {
@@ -101,7 +102,7 @@ impl World {
             }
             ElectionReport::Taken => self.require_death_within(run, Tenure::over(now).elector_kill_at().since(now)),
             ElectionReport::Finished(outcome) => {
-                trace!(self, "{} is finished: {}", self.name(run), Self::describe_outcome(*outcome));
+                trace!(self, "{}'s election has finished: {}", self.name(run), Self::describe_outcome(*outcome));
             }
             _ => {}
         }

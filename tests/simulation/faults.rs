@@ -1,4 +1,4 @@
-//! The faults of the simulation, and their injection.
+//! The faults that the simulation injects, and the code that injects them.
 
 use jiff::SignedDuration;
 use leaderrun_core::election::WatchEvent;
@@ -53,9 +53,9 @@ pub enum OutsideEdit {
     EditHolder,
     RemoveHolderAndMark,
     RemoveHolder,
-    /// Sets the record's duration to one second.
+    /// Sets the lease duration in the record to one second.
     Shorten,
-    /// Sets the record's duration to the longest lease duration of all candidates.
+    /// Sets the lease duration in the record to the longest one that any candidate is configured with.
     Lengthen,
     /// Removes leaderrun's annotations, and keeps the fields that all implementations share.
     RemoveAnnotations,
@@ -68,8 +68,8 @@ pub enum OutsideEdit {
 }
 
 impl Fault {
-    /// All faults. leaderrun guarantees that two commands of a lock are never alive at the same time, except under some
-    /// of these faults. An overlap that such a fault causes is [excused](crate::invariants::Excuse).
+    /// All faults. leaderrun guarantees that two commands for the same lock are never alive at the same time, except
+    /// under some of these faults. An overlap that such a fault causes is [excused](crate::invariants::Excuse).
     pub const ALL: [Self; 29] = [
         Self::Partition,
         Self::PartitionRequests,
@@ -265,7 +265,8 @@ impl World {
                 self.publish();
             }
             // A request to step down changes neither the holder nor the time before which the lock must not be
-            // acquired. It is therefore not made through `outside_edit`, which stops the check of that time.
+            // acquired. It is therefore not made through `outside_edit`, after which the simulation no longer checks
+            // that nobody acquires the lock before that time.
             OutsideEdit::StepDown => {
                 if let Some(mut record) = self.store.record().cloned() {
                     record.step_down = record.mark().map(|mark| mark.run.clone());

@@ -105,7 +105,7 @@ impl World {
     /// Checks the invariants for a command that has just started, and tracks the greatest token.
     pub fn check_start(&mut self, run: usize) {
         let now = self.clock(run).boot_time(self.now);
-        if self.catches_up_by(run).is_none() && self.runs[run].supervisor.starts_late(now) {
+        if self.catch_up_deadline(run).is_none() && self.runs[run].supervisor.starts_late(now) {
             self.record_violation(
                 ViolationKind::StartedLate,
                 format!("{} starts its command after the end of its tenure", self.name(run)),
@@ -126,7 +126,8 @@ impl World {
         let token = self.runs[run].fencing_token;
         if token > self.greatest_token {
             self.greatest_token = token;
-        } else if !self.plan.migrating && !self.runs[run].token_may_be_exceeded && self.catches_up_by(run).is_none() {
+        } else if !self.plan.migrating && !self.runs[run].token_may_be_exceeded && self.catch_up_deadline(run).is_none()
+        {
             let description = format!(
                 "{} starts its command with token {token}, which is not greater than {}",
                 self.name(run),
@@ -145,7 +146,7 @@ impl World {
             self.statistics.excused[Excuse::LeftProcessGroup as usize] += 1;
             return;
         }
-        if let Some(caught_up_at) = self.catches_up_by(run).max(self.catches_up_by(other)) {
+        if let Some(caught_up_at) = self.catch_up_deadline(run).max(self.catch_up_deadline(other)) {
             self.statistics.excused[Excuse::Suspended as usize] += 1;
             return self.schedule(caught_up_at, Event::CheckOverlap { run, other });
         }
@@ -158,7 +159,7 @@ impl World {
         self.record_violation(ViolationKind::Overlap, description);
     }
 
-    /// Returns the excuse if `new_leader` could not know that the command of `holder` may be alive.
+    /// Returns the excuse if `new_leader` could not know that the command of `holder` might be alive.
     pub fn overlap_excuse(&self, new_leader: usize, holder: usize) -> Option<Excuse> {
         let Run { machine, displaced, superseded, acquired_at_revision, .. } = self.runs[holder];
         if !displaced {
@@ -183,16 +184,16 @@ impl World {
     /// Returns the time by which the processes of a machine that was suspended will have handled everything that is
     /// due; `None` if that time has passed, or if the machine was never suspended. Until then, a command that was
     /// suspended together with them may still be alive.
-    fn catches_up_by(&self, run: usize) -> Option<Time> {
+    fn catch_up_deadline(&self, run: usize) -> Option<Time> {
         let Machine { plan, suspended_until, .. } = &self.machines[self.runs[run].machine];
         let until = suspended_until + RESUME_ALLOWANCE + plan.clock.true_time(plan.advance());
         (*suspended_until > 0 && self.now < until).then_some(until)
     }
 
-    /// Returns whether leaderrun's promise may not cover this run's command. Every displaced run counts, because the
-    /// observations of client-go are not recorded.
-    pub fn may_be_uncovered(&self, run: usize) -> bool {
-        self.runs[run].displaced || self.catches_up_by(run).is_some() || self.runs[run].tree.has_escaped()
+    /// Returns whether leaderrun's promise may not apply to this run's command after client-go has taken over. Every
+    /// displaced run counts, because the records that client-go has observed are not tracked.
+    pub fn promise_may_not_apply(&self, run: usize) -> bool {
+        self.runs[run].displaced || self.catch_up_deadline(run).is_some() || self.runs[run].tree.has_escaped()
     }
 
     /// Checks that a write of this run, which was just carried out, does not release the lock while the command is
@@ -236,7 +237,7 @@ impl World {
         if !tree.runs_command() || tree.has_escaped() || self.runs[run].death_deadline.is_none_or(|at| at > self.now) {
             return;
         }
-        if let Some(caught_up_at) = self.catches_up_by(run) {
+        if let Some(caught_up_at) = self.catch_up_deadline(run) {
             return self.schedule(caught_up_at, Event::CheckCommandIsDead { run });
         }
         let description = format!("the command of {} is still alive", self.name(run));

@@ -1,11 +1,20 @@
-//! A deterministic simulation of many candidates under frequent faults. It runs the production state machines
+//! A deterministic simulation of several candidates under frequent faults. It runs the production state machines
 //! [`leaderrun_core::election::Election`], [`leaderrun_core::elector::Elector`],
 //! [`leaderrun_core::supervisor::Supervisor`] and [`leaderrun_core::routing::Route`].
 //!
-//! The seed determines the whole schedule. If a schedule violates an invariant, the test prints its seed and its trace.
-//! To replay it: `LEADERRUN_SEED=123 cargo test --test simulation -- one_seed --nocapture`. To run a million seeds:
-//! `cargo test --release --test simulation -- --ignored a_million_seeds --nocapture`; `LEADERRUN_SEED` sets the first
-//! seed, and `LEADERRUN_SEEDS` their number.
+//! One run of the simulation is called a schedule, and its seed determines all of its events. If a schedule violates an
+//! invariant, the test prints the seed and the trace of the schedule. This command replays it:
+//!
+//! ```text
+//! LEADERRUN_SEED=123 cargo test --test simulation -- one_seed --nocapture
+//! ```
+//!
+//! This command runs a million schedules. `LEADERRUN_SEED` sets the first seed, and `LEADERRUN_SEEDS` the number of
+//! seeds.
+//!
+//! ```text
+//! cargo test --release --test simulation -- --ignored a_million_seeds --nocapture
+//! ```
 
 mod client_go;
 mod command;

@@ -5,6 +5,7 @@ use crate::faults::Fault;
 use crate::outside_edits::expect_no_violation;
 use crate::plan::Constraints;
 
+/// The constraints that the tests below extend.
 const MIGRATING: Constraints = Constraints {
     machines: None,
     faults: None,

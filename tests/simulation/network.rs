@@ -115,9 +115,9 @@ impl World {
             self.runs[run].displaced = is_shortened && self.runs[run].has_stored_full_duration;
             self.runs[run].has_stored_full_duration |= !is_shortened;
             self.runs[run].superseded = false;
-            // A displaced run is superseded if this run could not know that the displaced run's command may be alive
-            // (see `overlap_excuse`). A superseded run may still start its command, although its token is no longer
-            // the greatest.
+            // This write supersedes every other live run that is displaced, unless the writer could know that that
+            // run's command may be alive (`overlap_excuse` checks both). A superseded run may still start its command,
+            // although its token is no longer the greatest.
             for index in 0..self.live_runs.len() {
                 let other = self.live_runs[index];
                 if other != run && self.overlap_excuse(run, other).is_some() {
@@ -143,7 +143,7 @@ impl World {
     }
 
     /// Delivers a reply if the election is waiting for it, or if it is a late reply to a write that the election has
-    /// given up.
+    /// given up on.
     pub fn deliver_reply(&mut self, run: usize, number: u32, reply: Reply, revision: u64) {
         let elector = &mut self.runs[run].elector;
         if elector.alive && elector.request_in_flight == Some(number) && elector.reply.is_none() {
@@ -151,9 +151,9 @@ impl World {
             self.wake_soon(run, Thread::Election);
         } else if let Reply::Written(stored) = reply
             && elector.alive
-            && let Some(index) = elector.given_up_writes.iter().position(|given_up| *given_up == number)
+            && let Some(index) = elector.abandoned_writes.iter().position(|abandoned| *abandoned == number)
         {
-            elector.given_up_writes.remove(index);
+            elector.abandoned_writes.remove(index);
             elector.late_writes.push_back(stored);
             trace!(self, "           the reply to {}'s write arrives late", self.name(run));
             self.wake_soon(run, Thread::Election);
@@ -165,7 +165,7 @@ impl World {
             return;
         }
         let machine = &self.machines[self.runs[run].machine];
-        // Only watches of the first object are simulated. The candidates that use the second one poll.
+        // Only watches of the first object are simulated. Candidates that use the second object have to poll.
         if !machine.plan.may_watch || machine.plan.lock != LockKind::One(Member::First) {
             return self.reply_to_watch(run, number, WatchEvent::Forbidden);
         }

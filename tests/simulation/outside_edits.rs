@@ -13,6 +13,7 @@ pub fn expect_no_violation(constraints: &Constraints, seeds: u64) {
     }
 }
 
+/// The constraints that the tests below extend.
 const OUTSIDE_EDITS: Constraints = Constraints {
     machines: None,
     faults: None,
@@ -48,6 +49,7 @@ fn a_restored_old_record_does_not_release_the_lock() {
 
 #[test]
 fn a_request_to_step_down_causes_no_overlap() {
+    // `StepDown` is listed twice so that it is injected more often than each of the others.
     let faults = &[
         Fault::Edit(OutsideEdit::StepDown),
         Fault::Edit(OutsideEdit::StepDown),

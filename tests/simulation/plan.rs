@@ -147,8 +147,8 @@ pub struct Plan {
     pub accurate_wall_clocks: bool,
     /// The time at which all faults end.
     pub healthy_from: Time,
-    /// The time without faults within which a candidate must lead; `None` if wrong wall clocks may delay the
-    /// acquisition.
+    /// The time after the end of all faults within which a candidate must lead; `None` if wrong wall clocks may delay
+    /// the acquisition.
     pub leader_within: Option<Time>,
     /// The time at which the schedule ends.
     pub ends_at: Time,

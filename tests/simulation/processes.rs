@@ -31,7 +31,7 @@ impl World {
             let process = self.rng.usize(0..4);
             self.schedule(at, Event::ForkDescendant { run, process });
         }
-        // A burst of forks at a random time, which may be while the processes are being killed.
+        // A burst of forks at a random time, possibly while the processes are being killed.
         if self.plan.commands.max_forks > 2 {
             let at = self.now + self.rng.u64(0..self.plan.commands.max_duration);
             for step in 0..4 {

@@ -73,8 +73,8 @@ impl Store {
         Reply::Written(self.write(record))
     }
 
-    /// Writes the record without checking the version, and creates the object if there is none. An equal record changes
-    /// nothing.
+    /// Writes the record without checking the version, and creates the object if there is none. Writing an equal
+    /// record changes nothing.
     pub fn write(&mut self, record: Record) -> Stored {
         if let Some(current) = self.object.as_ref().filter(|current| current.record == record) {
             return current.clone();

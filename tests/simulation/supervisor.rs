@@ -366,8 +366,8 @@ impl World {
         if !self.runs[run].elector.alive {
             return;
         }
-        // The promise covers one fault. If this report were lost, the elector would not know that the deadline was
-        // brought forward, and a failure of the supervisor would be a second fault.
+        // leaderrun's promise covers one fault. If this report were lost, the elector would not know that the deadline
+        // was brought forward, and a failure of the supervisor would be a second fault.
         let was_brought_forward = self.machines[self.runs[run].machine].plan.advance() > Duration::ZERO;
         let may_be_lost = !(was_brought_forward && matches!(report, Report::Enforcing(_)));
         if may_be_lost && self.draw_loss(self.plan.network.report_lost) {
@@ -377,8 +377,8 @@ impl World {
         self.wake_soon(run, Thread::Main);
     }
 
-    /// Simulates the supervisor's death: the elector adopts its children, and the main process gets its parent-death
-    /// signal.
+    /// Simulates the supervisor's death: the elector adopts its children, or init if the elector is dead, and the main
+    /// process gets its parent-death signal.
     pub fn supervisor_dies(&mut self, run: usize) {
         let Run { supervisor, tree, elector, .. } = &mut self.runs[run];
         if !supervisor.alive {

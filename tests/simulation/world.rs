@@ -20,7 +20,7 @@ use crate::store::Store;
 use crate::supervisor::SupervisorProcess;
 use testkit::simulated_time::{Clock, MILLISECOND, SECOND, Time};
 
-/// How long the invariants allow the processes of a resumed machine to handle everything that is due.
+/// The time within which the processes of a resumed machine must have handled everything that is due.
 pub const RESUME_ALLOWANCE: Time = 100 * MILLISECOND;
 
 /// A machine. Each `…_until` is the end of a fault.
@@ -54,8 +54,8 @@ pub struct Run {
     /// The marks that this run has observed, in order.
     pub observed_marks: Vec<ObservedMark>,
     /// `true` if, since the last write of this run, another client has removed its mark from the record or shortened
-    /// the lease duration. Also `true` if an admission policy shortened the lease duration in that write, after an
-    /// earlier one was stored with the full duration.
+    /// the lease duration. Also `true` if an admission policy shortened the lease duration in that write although
+    /// an earlier write was stored with the full duration.
     pub displaced: bool,
     /// `true` if the API server has stored a record of this run with the full lease duration.
     pub has_stored_full_duration: bool,
@@ -71,7 +71,7 @@ pub struct Run {
     pub death_deadline: Option<Time>,
 }
 
-/// What one run has observed of a run's mark (its own or another's).
+/// The observations that one run has made of a mark, which is its own or that of another run.
 #[derive(Clone, Copy, Debug)]
 pub struct ObservedMark {
     /// The run that the mark names.
@@ -87,7 +87,7 @@ pub struct ObservedMark {
 /// Statistics about one schedule.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Statistics {
-    /// How much time was simulated.
+    /// The simulated time.
     pub simulated: Time,
     pub events: u64,
     pub commands: u64,
@@ -363,7 +363,7 @@ impl World {
             death_deadline: None,
         });
         self.live_runs.push(run);
-        trace!(self, "{} begins", self.name(run));
+        trace!(self, "{} starts", self.name(run));
         self.wake_soon(run, Thread::Election);
     }
 

@@ -25,13 +25,13 @@ pub enum FaultyProcesses {
     Both,
 }
 
-/// Whether a candidate has ended, and whether anything of it is left.
-pub enum CandidateEnd {
+/// The state of a candidate: running, ended with a process left, or ended completely.
+pub enum CandidateState {
     Running,
     /// leaderrun ended this long ago, but a process still holds its pipes open.
     PipesOpen(Duration),
     /// leaderrun has ended, and its pipes are closed.
-    Complete,
+    Ended,
 }
 
 /// A candidate with a unique identity.
@@ -58,6 +58,7 @@ impl TorturedCandidate {
     ) -> Self {
         let description = [arguments.join(" "), options.join(" ")].join(" ");
         let may_kill_both = rules::may_kill_both(arguments);
+        // The witness ignores this argument, but `processes` reads it to find out whose command a process belongs to.
         let identity_argument = format!("as={identity}");
         let arguments: Vec<&str> = arguments.iter().map(String::as_str).chain([identity_argument.as_str()]).collect();
         let mut candidate = Candidate::with_timing(&identity, lock, TIMING).args(options);
@@ -120,14 +121,14 @@ impl TorturedCandidate {
         self.running.log().contains(", as leader of ")
     }
 
-    /// Returns how far this candidate has ended. Once leaderrun has ended, resumes reading its pipes, because their end
-    /// is only noticed while they are read.
-    pub fn poll_end(&mut self) -> CandidateEnd {
+    /// Returns the state of this candidate. Once leaderrun has ended, resumes reading its pipes, because their end is
+    /// only noticed while they are read.
+    pub fn poll_state(&mut self) -> CandidateState {
         if self.running.is_running() {
-            return CandidateEnd::Running;
+            return CandidateState::Running;
         }
         self.running.set_reading_paused(false);
         let ended_at = *self.ended_at.get_or_insert_with(Instant::now);
-        if self.running.has_ended() { CandidateEnd::Complete } else { CandidateEnd::PipesOpen(ended_at.elapsed()) }
+        if self.running.has_ended() { CandidateState::Ended } else { CandidateState::PipesOpen(ended_at.elapsed()) }
     }
 }

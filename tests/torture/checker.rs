@@ -59,7 +59,7 @@ struct Run {
 }
 
 impl Checker {
-    /// Starts a checker for the processes of the torture run with this directory.
+    /// Starts a checker for the torture run whose witnesses write to this directory.
     pub fn start(directory: PathBuf, has_slots: bool) -> Self {
         let findings = Arc::<Mutex<Findings>>::default();
         let stop_requested = Arc::<AtomicBool>::default();
@@ -118,7 +118,7 @@ impl Checker {
             result.hand_overs += usize::from(before.holder != after.holder);
             if before.last_seen_at >= after.started_at {
                 let time = Duration::from_nanos(before.last_seen_at - after.started_at);
-                result.violations.push(format!("{before:?} was alive {time:?} after the start of {after:?}"));
+                result.violations.push(format!("{before:?} was still alive {time:?} after the start of {after:?}"));
             }
             if before.token >= after.token {
                 result.violations.push(format!("{after:?} came after {before:?} with a token that is not greater"));
@@ -149,7 +149,7 @@ impl Findings {
                 self.slots.entry(holder.clone()).or_insert(slot);
             }
             // The environment of a process that is in the middle of an exec cannot be read, so the slot that was seen
-            // before is used. If there is none, the process is ignored until the next list.
+            // before is used. If there is none, the process is ignored this time.
             let slot = process.slot.or(self.slots.get(holder).copied());
             if slot.is_some() == has_slots {
                 processes_by_slot.entry(slot).or_default().entry(holder).or_default().push(process);

@@ -6,9 +6,9 @@
 //! ```
 //!
 //! The seed determines the faults ([`plan`]), and [`rules`] states which of them may be combined. The [`checker`] reads
-//! the lifetimes that the commands have written and lists all processes, to detect two commands of the same lock, or of
-//! the same slot, that are alive at the same time. Without the variables, each run takes a minute, with a random seed
-//! that it prints.
+//! the lifetimes that the commands have written and lists all processes, to detect two commands for the same lock, or
+//! for the same slot, that are alive at the same time. Without the variables, each run takes a minute, with a random
+//! seed that it prints.
 
 mod candidate;
 mod checker;

@@ -1,4 +1,4 @@
-//! The random plan of faults and candidates. For one kind of lock and number of slots, it depends only on the seed.
+//! The random plan of faults and candidates. For a given kind of lock and number of slots, it depends only on the seed.
 
 use std::time::Duration;
 
@@ -59,6 +59,7 @@ pub enum NetworkFault {
     Partition,
     PartitionRequests,
     PartitionResponses,
+    /// The existing connections stay open, but carry no more data.
     SilenceConnections,
     BreakConnections,
     RefuseConnections,

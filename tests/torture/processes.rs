@@ -27,7 +27,8 @@ impl Process {
     }
 }
 
-/// Returns all live processes of the torture run with this directory. They have the directory on their command line.
+/// Returns all live processes of the torture run whose witnesses write to this directory. Each of them has the
+/// directory on its command line.
 pub fn of_torture_run(directory: &Path) -> Vec<Process> {
     let directory = directory.as_os_str().as_encoded_bytes();
     let pids = fs::read_dir("/proc")
@@ -63,7 +64,7 @@ fn holder_and_slot(pid: i32, arguments: &[&[u8]]) -> (Option<String>, Option<usi
         let (holder, slot) = witness::holder_and_slot(run);
         return (Some(holder.to_owned()), slot);
     }
-    // While a process executes a program, its command line may be incomplete.
+    // During an exec, the command line may be incomplete.
     let Some(holder) = text().find_map(|argument| argument.strip_prefix("as=")) else { return (None, None) };
     let environment = fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
     let mut variables = environment.split(|byte| *byte == 0).filter_map(|variable| std::str::from_utf8(variable).ok());

@@ -5,7 +5,7 @@
 //!
 //! - **One of leaderrun's two processes may be killed or frozen at any time.** In each run of leaderrun, these faults
 //!   affect only one of the two, the elector or the supervisor, and the other one kills the command's process tree.
-//!   Processes of several candidates may fail at the same time, because candidates stand for separate machines.
+//!   Processes of several candidates may fail at the same time, because each candidate represents a separate machine.
 //! - **Both processes may fail at the same time only by being killed, and only if the command stays in its process
 //!   group.** The kernel then kills that group. Both may be frozen first, if the kill comes before the lease expires.
 //!   While both are frozen, no process can end the command, so the promise does not cover a longer freeze.

@@ -10,7 +10,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use testkit::{Cluster, Proxy, TestLock, Witnesses, nanos_since_boot, scratch};
 
-use crate::candidate::{CandidateEnd, TorturedCandidate};
+use crate::candidate::{CandidateState, TorturedCandidate};
 use crate::checker::{CheckResult, Checker};
 use crate::faults::FaultEnd;
 use crate::observer::{Observer, Renewals};
@@ -47,7 +47,7 @@ pub struct CandidateSeries {
     pub candidate: Option<TorturedCandidate>,
     /// The number of candidates that were started.
     starts: u32,
-    /// The time at which the next candidate starts, if none runs.
+    /// The time at which the next candidate starts, if none is running.
     start_at: Instant,
 }
 
@@ -182,15 +182,15 @@ impl TortureRun {
         let series = &mut self.series[index];
         match &mut series.candidate {
             Some(candidate) => {
-                let end = candidate.poll_end();
+                let state = candidate.poll_state();
                 let description = format!("{} has ended:\n{}", candidate.identity, candidate.running.log());
-                match end {
-                    CandidateEnd::Running => {}
-                    CandidateEnd::PipesOpen(time_since_end) => {
+                match state {
+                    CandidateState::Running => {}
+                    CandidateState::PipesOpen(time_since_end) => {
                         let message = format!("a process is left behind; {description}");
                         self.require(time_since_end < CLEANUP_TIMEOUT, &message);
                     }
-                    CandidateEnd::Complete => {
+                    CandidateState::Ended => {
                         let (_, _, pause) = self.plan.candidate(index, series.starts);
                         (series.candidate, series.start_at) = (None, now + pause);
                         self.trace(description);
@@ -226,8 +226,8 @@ impl TortureRun {
         candidates.find(|candidate| candidate.identity == identity)
     }
 
-    /// Waits until every slot has had a live command of a candidate that is not in `except`. Returns these
-    /// candidates.
+    /// Waits until every slot has had a live command of a candidate that is not in `except`. Returns the
+    /// identities of these candidates.
     fn wait_for_leaders(&mut self, except: &[String]) -> Vec<String> {
         let start = Instant::now();
         let mut leaders: BTreeMap<usize, String> = BTreeMap::new();
@@ -261,12 +261,12 @@ impl TortureRun {
         self.kill_processes(|process| process.holder.is_some());
         let start = Instant::now();
         while self.series.iter().any(|series| series.candidate.is_some()) {
-            self.require(start.elapsed() < CLEANUP_TIMEOUT, "leaderrun does not end");
+            self.require(start.elapsed() < CLEANUP_TIMEOUT, "leaderrun has not ended");
             self.run_for(INTERVAL);
             self.kill_processes(|process| process.holder.is_some());
         }
         let left = processes::of_torture_run(self.witnesses.directory());
-        self.require(left.is_empty(), &format!("left behind: {left:?}"));
+        self.require(left.is_empty(), &format!("processes are left behind: {left:?}"));
     }
 
     fn kill_processes(&self, is_selected: impl Fn(&processes::Process) -> bool) {

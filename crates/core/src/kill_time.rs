@@ -157,9 +157,9 @@ impl KillAllowance {
         Self { max_killed_threads, left: max_killed_threads }
     }
 
-    /// Counts a process with this number of threads, and returns whether it may be killed in this round. Once this has
-    /// returned `false`, no other process may be killed in this round, and `threads` is not called any more. A process
-    /// with more threads than a round allows is killed alone in a round.
+    /// Counts a process, and returns whether it may be killed in this round. `threads` returns the process's number of
+    /// threads. Once this method has returned `false`, no other process may be killed in this round, and `threads` is
+    /// no longer called. A process with more threads than a round allows is killed alone in a round.
     pub fn take(&mut self, threads: impl FnOnce() -> u32) -> bool {
         if self.left == 0 {
             return false;
@@ -214,7 +214,7 @@ mod tests {
     }
 
     #[test]
-    fn the_number_of_threads_that_end_in_time_fits_the_kill_time() {
+    fn threads_ended_within_agrees_with_kill_time() {
         for quota in [5, 10, 50, 400] {
             let threads = limit(quota).threads_ended_within(Duration::from_secs(1));
             let estimate = kill_seconds(threads / 500, threads, Some(quota));
@@ -251,6 +251,6 @@ mod tests {
         let mut single_process = TaskCount::default();
         single_process.add(14_000);
         assert_eq!(kill_time(single_process, Some(limit(10))), Duration::MAX);
-        assert_eq!(KillPace::of(single_process, Some(limit(10))), None, "a slower kill does not help");
+        assert_eq!(KillPace::of(single_process, Some(limit(10))), None, "a gradual kill would not help");
     }
 }

@@ -1,8 +1,8 @@
 //! The messages between leaderrun's two processes, the elector and the supervisor.
 //!
 //! The transport may lose any message. A lost message can end a command too early, but cannot let it live past the kill
-//! instant of its tenure, with one exception: if an [`Order::ElectorLate`] is lost, or a report that the supervisor has
-//! brought the stop and the kill forward, and the supervisor then fails, the elector may kill the command too late.
+//! instant of its tenure, with one exception: if an [`Order::ElectorLate`] or a [`Report::Enforcing`] with an earlier
+//! stop and kill is lost, and the supervisor then fails, the elector may kill the command too late.
 
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -89,7 +89,7 @@ pub enum SupervisorNotice {
     SwitchUnavailable { reason: String },
 }
 
-/// Why a command is killed.
+/// The reason for killing a command.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum KillReason {
     /// Leadership was lost, and the grace period is over. If another candidate holds the lock, there is no grace

@@ -10,8 +10,8 @@
 //!   count as held.
 //! - If neither record is held, the result is the record with the later `not_before`. If these are equal, a record that
 //!   states which run released the lock takes precedence, then the record with the later renewal.
-//! - If both records are held, by different writes, the result has the longer of the two lease durations. If the
-//!   records name different holders, the holder of the result is unknown.
+//! - Otherwise, both records are held, and the result has the longer of the two lease durations. If the records name
+//!   different holders, the holder of the result is unknown.
 //!
 //! [`PairRequests`] writes first one object, then the other, and rolls back a claim that reached only one of them.
 
@@ -281,18 +281,21 @@ mod tests {
     }
 
     #[test]
-    fn a_leader_whose_objects_differ_holds_the_lock_with_its_older_write() {
+    fn the_older_write_of_a_leader_counts_while_its_two_objects_differ() {
         use MarkState::{Held, Released};
         for (first, second) in [(Held, Held), (Released, Held)] {
             let pair = Pair::new(stored("us", first, 2), stored("us", second, 1));
             let record = pair.stored(&viewer(true)).unwrap().record;
-            assert_eq!((record.is_held(), record.renew_time), (true, Timestamp::from_second(1).ok()), "between writes");
-            assert!(!pair.stored(&viewer(false)).unwrap().record.is_held(), "the halves of two different claims");
+            assert_eq!((record.is_held(), record.renew_time), (true, Timestamp::from_second(1).ok()));
+            assert!(
+                !pair.stored(&viewer(false)).unwrap().record.is_held(),
+                "halves of two different claims should not count"
+            );
         }
     }
 
     #[test]
-    fn a_claim_of_the_viewer_with_an_edited_holder_in_one_object_has_an_unknown_holder() {
+    fn the_holder_is_unknown_if_the_holder_in_one_object_was_edited() {
         use MarkState::Held;
         let with_edited_holder = |mut stored: Option<Stored>| {
             stored.as_mut().unwrap().record.holder_identity = "b".into();

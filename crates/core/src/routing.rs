@@ -13,7 +13,8 @@
 //! - A routing step that was dropped to begin another may still have been carried out, so traffic is withdrawn even if
 //!   the step that routed it was dropped.
 //! - A leader checks at growing intervals whether traffic is still routed to its command. Another client may have
-//!   routed it elsewhere, and so may a late write by a predecessor to an object that this leader has not written yet.
+//!   routed it elsewhere. A predecessor's late write may also have done so, if it reached an object that this leader
+//!   has not written yet.
 
 use alloc::string::String;
 use alloc::vec::Vec;

@@ -59,7 +59,7 @@ pub struct Supervisor {
     /// Whether leadership is lost. A later renewal does not change this.
     lost: bool,
     /// Whether the main process ended before leadership was lost. If so, its exit status counts despite a later loss,
-    /// unless the command lasts until its last process has ended.
+    /// unless `waits_for_all` is true.
     ended_as_leader: bool,
     /// Whether a termination signal arrived before the command was started.
     terminated_before_start: bool,
@@ -119,8 +119,8 @@ impl Supervisor {
         }
     }
 
-    /// Records that the supervisor was woken `delay` too late. Returns the delay of the supervisor that is expected
-    /// from now on, if it has changed.
+    /// Records that the supervisor was woken `delay` too late. Returns the delay that is expected from now on, if it
+    /// has changed.
     pub fn note_delay(&mut self, now: Instant, delay: Duration) -> Option<Duration> {
         self.advance.note_delay(now, delay)
     }
@@ -131,8 +131,8 @@ impl Supervisor {
         self.advance.set_kill_time(kill_time)
     }
 
-    /// Sets the longest advance with which a command may run. If the stop and the kill have to be brought forward by
-    /// more, no command is started, and a running command is stopped.
+    /// Sets the longest time by which the stop and the kill may be brought forward. If they have to be brought forward
+    /// by more, no command is started, and a running command is stopped.
     #[must_use]
     pub fn with_max_advance(mut self, max_advance: Duration) -> Self {
         self.advance.max = max_advance;

@@ -147,7 +147,7 @@ pub enum TimingProblem {
     AboveMaximum,
     /// The duration is too short for a renew deadline and [`MIN_KILL_MARGIN`].
     NoRoomForRenewDeadline,
-    /// The duration is zero, but must be longer.
+    /// The duration is zero, which is not allowed.
     Zero,
     /// The kill would be less than [`MIN_KILL_MARGIN`] before the end of the lease duration.
     BeyondKillMargin { lease_duration: Duration },

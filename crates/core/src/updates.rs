@@ -22,7 +22,7 @@ pub enum Update {
     /// A write that is not a renewal was refused. Usually this is a claim, and its refusal means that the lock can be
     /// read but not acquired. It can also be a release or a request to step down.
     WriteRefused,
-    /// A watch was opened for a slot that was already watched before.
+    /// A watch was opened for a slot that had been watched before.
     WatchRestarted,
     /// A request to renew the lock ended with this result, after this time.
     Renewal {
@@ -33,7 +33,7 @@ pub enum Update {
     Renewed {
         margin: Duration,
     },
-    /// The slot that was acquired, if the lock has several. This is sent before [`Acquired`](Self::Acquired).
+    /// The slot that was acquired, if the lock has several slots. This is sent before [`Acquired`](Self::Acquired).
     Slot(usize),
     /// The lock was acquired.
     Acquired {

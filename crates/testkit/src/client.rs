@@ -110,7 +110,7 @@ impl Client {
         self.json(Method::DELETE, path, Some((JSON, options)))
     }
 
-    /// Watches a collection. The query is part of `path`, without `watch=true`.
+    /// Watches a collection. `path` may contain a query; `watch=true` is added to it.
     pub fn watch(&self, path: &str) -> Result<Watch, Box<Status>> {
         let separator = if path.contains('?') { '&' } else { '?' };
         let path = format!("{path}{separator}watch=true");

@@ -60,7 +60,7 @@ impl Cluster {
         }
     }
 
-    /// Returns the address at which the API server listens.
+    /// Returns the address on which the API server listens.
     pub fn address(&self) -> SocketAddr {
         self.server.address()
     }

@@ -12,8 +12,8 @@ use uuid::Uuid;
 use crate::tls;
 use crate::users::User;
 
-/// The header in which the fault proxy tells the API server the fingerprint of the client's certificate. The API server
-/// sets it itself for clients that connect directly.
+/// The header in which the fault proxy passes the fingerprint of the client's certificate to the API server. If a
+/// client connects directly, the API server sets the header itself.
 const FINGERPRINT_HEADER: &str = "x-forwarded-client-certificate";
 
 /// The user of each valid token.
@@ -47,7 +47,8 @@ pub fn issue_certificate(user: User) -> ClientCertificate {
     register(user, &certificate, certificate.pem(), key)
 }
 
-/// Issues a client certificate that an intermediate authority signs. The PEM text contains both certificates.
+/// Issues a client certificate that is signed by an intermediate authority. The PEM text contains the certificates of
+/// both.
 pub fn issue_certificate_chain(user: User) -> ClientCertificate {
     let (certificate, key, authority) = tls::sign_by_intermediate(certificate_for(user));
     register(user, &certificate, certificate.pem() + &authority, key)

@@ -54,7 +54,7 @@ impl Envtest {
         envtest
     }
 
-    /// Returns the address at which the API server listens.
+    /// Returns the address on which the API server listens.
     pub fn address(&self) -> SocketAddr {
         self.port.address()
     }
@@ -129,7 +129,7 @@ fn start_apiserver(assets: &Path, directory: &Path, address: SocketAddr, etcd: &
         .arg("--service-account-issuer=https://kubernetes.default.svc")
         .arg(file("service-account-key-file", "service-account.pub"))
         .arg(file("service-account-signing-key-file", "service-account.key"))
-        // Services can only be dual-stack if there is a range of each address family.
+        // Services can only be dual-stack if there is a range for each address family.
         .arg("--service-cluster-ip-range=10.0.0.0/24,fd00:10::/112")
         // Otherwise each pod would need a ServiceAccount, which only a controller creates.
         .arg("--disable-admission-plugins=ServiceAccount")

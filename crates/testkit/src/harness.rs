@@ -30,7 +30,7 @@ pub struct Test {
     /// The path of its module, which begins with the name of the binary.
     pub module: &'static str,
     pub name: &'static str,
-    /// Whether no other test runs at the same time, because this one needs too much of the machine.
+    /// `true` if no other test may run at the same time, because this one needs most of the machine.
     pub alone: bool,
     /// Checks the requirement of the test, if it has one. An error is the reason why the test is skipped.
     pub requirement: Option<fn() -> Result<(), String>>,
@@ -60,7 +60,7 @@ macro_rules! harness {
     };
 }
 
-/// Held by running tests: for writing by a test that runs alone, and for reading by the others.
+/// The lock that each test holds while it runs: for writing if it runs alone, and otherwise for reading.
 static TURNS: RwLock<()> = RwLock::new(());
 
 /// The permission to run a test now.

@@ -1,4 +1,4 @@
-//! Locks for tests, and the rules of a Role for them.
+//! Locks for tests, and the RBAC rules that permit their use.
 
 use std::path::PathBuf;
 
@@ -16,7 +16,7 @@ pub struct TestLock {
 }
 
 impl TestLock {
-    /// Returns a Lease, which does not exist yet, in a new namespace of the shared API server.
+    /// Returns a Lease in a new namespace of the shared API server. The Lease itself does not exist yet.
     pub fn lease() -> Self {
         Self::lease_through(Cluster::shared().kubeconfig())
     }
@@ -32,7 +32,7 @@ impl TestLock {
         Self { name: format!("{}/job", Cluster::shared().new_namespace()), kubeconfig: Some(kubeconfig) }
     }
 
-    /// Like [`TestLock::lease`], but reached by the user `candidate`, who may use the lease only with these verbs.
+    /// Like [`TestLock::lease`], but with a kubeconfig of the user `candidate`, who has only these verbs on the Lease.
     pub fn lease_with_verbs(verbs: &[&str]) -> Self {
         let lock = Self::lease_through(Cluster::shared().kubeconfig_for("candidate"));
         let rules = json!([rbac_rule("leases", &["job"], verbs)]);

@@ -29,7 +29,7 @@ impl Pty {
     pub fn open() -> Self {
         let flags = OFlag::O_RDWR | OFlag::O_NOCTTY | OFlag::O_CLOEXEC;
         let master = posix_openpt(flags).expect("a terminal can be opened");
-        grantpt(&master).expect("the terminal can be granted");
+        grantpt(&master).expect("access to the terminal can be granted");
         unlockpt(&master).expect("the terminal can be unlocked");
         let name = ptsname_r(&master).expect("the terminal has a name");
         let slave = open(name.as_str(), flags, Mode::empty()).expect("the terminal can be opened");

@@ -26,7 +26,7 @@ pub struct RecordedRequest {
     pub method: String,
     /// The target of the request: a path, or a whole URL if the server is used as a proxy.
     pub target: String,
-    /// The headers by their lowercase names. Of a repeated header, only the last value is kept.
+    /// The headers by their lowercase names. If a header is repeated, only its last value is kept.
     pub headers: BTreeMap<String, String>,
     /// The server name that the client sent in the TLS handshake (SNI).
     pub server_name: Option<String>,
@@ -53,7 +53,7 @@ impl RecordingServer {
         })
     }
 
-    /// Starts a server that calls `respond` for the response to each request.
+    /// Starts a server that calls `respond` to get the response to each request.
     pub fn responding_with(
         tls: Option<Arc<ServerConfig>>,
         respond: impl Fn() -> CannedResponse + Send + Sync + 'static,

@@ -29,8 +29,8 @@ pub fn watch_for_stalls() {
     });
 }
 
-/// Runs a test, and reruns it if it fails and the machine stalled meanwhile. A test that fails because two commands
-/// overlapped is never rerun.
+/// Runs a test, and reruns it if it fails and the machine stalled while it was running. A test that fails because two
+/// commands overlapped is never rerun.
 pub fn run(name: &str, test: impl Fn() + Copy + UnwindSafe) {
     for _ in 1..MAX_RUNS {
         let start = Instant::now();

@@ -29,7 +29,7 @@ impl StoppedThread {
         }
     }
 
-    /// Checks whether this user may stop threads.
+    /// Checks that this user may stop threads.
     pub fn check_permitted() -> Result<(), String> {
         let mut child = Command::new("sleep").arg("60").spawn().map_err(|failure| failure.to_string())?;
         let stopped = Self::stop(Pid::from_raw(child.id() as i32), "sleep").map(drop);

@@ -48,7 +48,7 @@ static SERVER: LazyLock<ServerCertificate> = LazyLock::new(|| {
     ServerCertificate { certificate: certificate.pem(), key: key.serialize_pem() }
 });
 
-/// Returns the certificate of the authority, which clients must trust, as PEM.
+/// Returns the certificate authority's own certificate, which clients must trust, as PEM.
 pub fn authority() -> String {
     AUTHORITY.pem()
 }

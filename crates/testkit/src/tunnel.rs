@@ -16,7 +16,7 @@ use crate::{runtime, tls};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TunnelProtocol {
     Http,
-    /// HTTP over TLS. The proxy has the certificate that all servers of this process share.
+    /// HTTP over TLS. The proxy uses the certificate that all servers of this process share.
     Https,
     /// HTTP over TLS. The proxy requires a client certificate from the tests' certificate authority.
     MutualHttps,
@@ -163,7 +163,7 @@ async fn accept_socks<S: AsyncRead + AsyncWrite + Unpin>(stream: &mut BufReader<
     Ok(format!("{host}:{port}{credentials}"))
 }
 
-/// Reads text that is preceded by one byte with its length.
+/// Reads text that is preceded by its length, in one byte.
 async fn read_text<S: AsyncRead + Unpin>(stream: &mut BufReader<S>) -> io::Result<String> {
     let mut text = vec![0; stream.read_u8().await?.into()];
     stream.read_exact(&mut text).await?;

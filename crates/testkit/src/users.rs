@@ -10,10 +10,10 @@ pub struct User {
     pub groups: &'static [&'static str],
 }
 
-/// The administrator, who is allowed everything: RBAC does not apply to `system:masters`.
+/// The administrator, who may do everything: RBAC does not apply to `system:masters`.
 pub const ADMIN: User = User { name: "admin", token: "token-of-admin", groups: &["system:masters"] };
 
-/// All users. Initially, those other than the administrator only have the permissions of every authenticated user.
+/// All users. Initially, all except the administrator have only the permissions that every authenticated user has.
 pub const USERS: [User; 6] = [
     ADMIN,
     without_groups("candidate", "token-of-candidate"),

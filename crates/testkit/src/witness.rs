@@ -190,8 +190,9 @@ impl Lifetime {
     }
 
     fn parse(text: &str) -> Option<Lifetime> {
-        // Writes do not truncate the file, so the end of a longer line may follow if another process, whose pid has
-        // more digits, wrote to the same file.
+        // A process and its descendants may write to the same file, one after another. Writes do not truncate the
+        // file, so a line may be followed by the end of an earlier, longer line from a process whose pid had more
+        // digits.
         let mut fields = text.lines().next()?.splitn(5, ' ');
         let mut number = || fields.next()?.parse().ok();
         let (started_at, last_seen_at, signaled_at, pid) = (number()?, number()?, number()?, number()? as u32);
@@ -267,7 +268,7 @@ impl Witnesses {
 
     /// Waits until `holder` has run this many processes.
     pub fn wait_for(&self, holder: &str, processes: usize) {
-        eventually(&format!("{holder} runs {processes} processes"), || self.lifetimes_of(holder).len() >= processes);
+        eventually(&format!("{holder} has run {processes} processes"), || self.lifetimes_of(holder).len() >= processes);
     }
 
     /// Sends SIGKILL to every process that `holder` ran.
@@ -280,7 +281,7 @@ impl Witnesses {
 
     /// Checks that there were `runs` runs, that no two of them were alive at the same time, and that they started in
     /// the order of their fencing tokens.
-    pub fn assert_one_at_a_time(&self, runs: usize) {
+    pub fn assert_runs_one_at_a_time(&self, runs: usize) {
         let mut times_by_run: BTreeMap<(u64, String), (u64, u64)> = BTreeMap::new();
         for lifetime in self.lifetimes() {
             let Lifetime { started_at, last_seen_at, .. } = lifetime;

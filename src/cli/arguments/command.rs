@@ -11,7 +11,7 @@ use crate::supervisor::WaitFor;
 #[derive(Clone, Debug, Args)]
 #[command(next_help_heading = COMMAND)]
 pub struct CommandArguments {
-    /// The signal (name or number) that stops the command when leadership is lost or --max-run is over
+    /// The signal (name or number) that stops the command when leadership is lost or --max-run has elapsed
     #[arg(long, env = "LEADERRUN_STOP_SIGNAL", value_name = "SIGNAL", default_value = "TERM", value_parser = values::signal)]
     pub stop_signal: i32,
 

@@ -22,7 +22,7 @@ pub struct LockArguments {
     pub namespace: Option<String>,
 }
 
-/// The number of slots of the lock.
+/// The option for the number of slots of the lock.
 #[derive(Clone, Debug, Args)]
 #[command(next_help_heading = LOCK)]
 pub struct SlotArguments {
@@ -31,7 +31,7 @@ pub struct SlotArguments {
     pub slots: Option<SlotCount>,
 }
 
-/// The owner of the lock's objects.
+/// The option for the owner of the lock's objects.
 #[derive(Clone, Debug, Args)]
 #[command(next_help_heading = LOCK)]
 pub struct OwnerArguments {
@@ -40,11 +40,11 @@ pub struct OwnerArguments {
     pub owner: Option<OwnerName>,
 }
 
-/// The conditions under which a candidate acquires the lock, and what follows a loss.
+/// The options for when a candidate acquires the lock, and for what it does after a loss.
 #[derive(Clone, Debug, Args)]
 #[command(next_help_heading = LOCK)]
 pub struct ElectionArguments {
-    /// The name under which this candidate holds the lock [default: pod or host name, _, UUID]
+    /// The name under which this candidate holds the lock [default: the pod or host name, then _ and a UUID]
     #[arg(long, env = "LEADERRUN_IDENTITY", value_name = "NAME", value_parser = values::identity)]
     pub identity: Option<String>,
 
@@ -60,7 +60,7 @@ pub struct ElectionArguments {
     #[arg(long, env = "LEADERRUN_MIN_HOLD", value_name = "DURATION", value_parser = values::duration)]
     pub min_hold: Option<Duration>,
 
-    /// Run the command although it is not due yet, for a manual run: ignore the --min-hold of the last holder
+    /// Run the command even if it is not due yet, for a manual run: ignore the --min-hold of the last holder
     #[arg(long, env = "LEADERRUN_IGNORE_MIN_HOLD", action = ArgAction::SetTrue, value_parser = values::switch, conflicts_with = "every")]
     pub ignore_min_hold: bool,
 

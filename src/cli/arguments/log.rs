@@ -5,7 +5,7 @@ use clap::{ArgAction, Args};
 use super::{LOG, values};
 use crate::telemetry::log::{LogFormat, LogTime};
 
-/// The contents and the format of the log on stderr.
+/// The options for the log on stderr.
 #[derive(Clone, Debug, Args)]
 #[command(next_help_heading = LOG)]
 pub struct LogArguments {

@@ -9,7 +9,7 @@ use crate::telemetry::http::HttpAddress;
 use crate::telemetry::state::ReadyWhen;
 use crate::telemetry::systemd::NotifyBy;
 
-/// The HTTP server and the notifications to systemd.
+/// The options for the HTTP server and the notifications to systemd.
 #[derive(Clone, Debug, Args)]
 #[command(next_help_heading = MONITORING)]
 pub struct MonitoringArguments {

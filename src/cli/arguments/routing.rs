@@ -1,4 +1,4 @@
-//! The options for the routing of traffic to the leader.
+//! The options for routing traffic to the leader.
 
 use std::net::IpAddr;
 
@@ -7,7 +7,7 @@ use clap::Args;
 use super::{ROUTING, values};
 use crate::routing::{Label, PortOption, RoutingTarget, ServiceName};
 
-/// The options for the target of the routing: a label on the pod, or a Service.
+/// The options for the routing target: a label on the pod, or a Service.
 #[derive(Clone, Debug, Args)]
 #[command(next_help_heading = ROUTING)]
 pub struct RoutingTargetArguments {
@@ -28,7 +28,7 @@ impl RoutingTargetArguments {
     }
 }
 
-/// The routing of traffic to the leader.
+/// The options for routing traffic to the leader.
 #[derive(Clone, Debug, Args)]
 #[command(next_help_heading = ROUTING)]
 pub struct RoutingArguments {
@@ -39,7 +39,7 @@ pub struct RoutingArguments {
     #[arg(long, env = "LEADERRUN_POD", value_name = "NAME", value_parser = values::object_name)]
     pub pod: Option<String>,
 
-    /// A port at which the leader's container listens: PORT, PORT/udp or NAME:PORT. NAME is the name of a port of the Service, and is required if the Service has several ports and none has this targetPort. Separate several ports by commas, or repeat the option [default: the targetPort of every port of the Service]
+    /// A port on which the leader's container listens: PORT, PORT/udp or NAME:PORT. NAME is the name of a port of the Service, and is required if the Service has several ports and none has this targetPort. Separate several ports by commas, or repeat the option [default: the targetPort of every port of the Service]
     #[arg(long = "port", env = "LEADERRUN_PORTS", value_name = "PORT", value_delimiter = ',', value_parser = values::port_option)]
     pub ports: Vec<PortOption>,
 

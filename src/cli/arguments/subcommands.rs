@@ -164,8 +164,8 @@ Exit status:
         #[arg(long, required = true)]
         force: bool,
 
-        /// How long to wait for a renewal [default: two retry periods if the holder's record states them, otherwise a
-        /// third of its lease duration; at least 2s]
+        /// How long to wait for a renewal [default: twice the holder's retry period if the record contains it,
+        /// otherwise a third of the lease duration; at least 2s]
         #[arg(long, value_name = "DURATION", value_parser = values::duration)]
         observe: Option<Duration>,
 
@@ -202,8 +202,8 @@ Exit status:
 This command sends no request and prints nothing. It reads an inherited file descriptor, whose number is in LEADERRUN_TENURE_FD.
 
 Exit status:
-  0    held for at least --min-remaining
-  1    lost, or not known to be held for that long
+  0    held, for at least --min-remaining longer
+  1    lost, or not known to be held for that much longer
   125  unknown: usage error, or leaderrun's file descriptor or environment variables are missing"
     )]
     Check {

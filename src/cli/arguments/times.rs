@@ -6,7 +6,7 @@ use clap::Args;
 
 use super::{TIMES, values};
 
-/// The durations of the election.
+/// The options for the durations of the election.
 #[derive(Clone, Debug, Args)]
 #[command(next_help_heading = TIMES)]
 pub struct TimeArguments {
@@ -22,7 +22,7 @@ pub struct TimeArguments {
     #[arg(long, env = "LEADERRUN_RETRY_PERIOD", value_name = "DURATION", default_value = "2s", value_parser = values::duration)]
     pub retry_period: Duration,
 
-    /// The time from the stop signal to SIGKILL, also for what the command left running [default: half of the time between renew deadline and lease duration, or less, so that 1s remains until the lease duration ends]
+    /// The time from the stop signal to SIGKILL, also for processes that the command has left running [default: half of the time between the renew deadline and the lease duration, or less if necessary, so that at least 1s remains until the lease duration ends]
     #[arg(long, env = "LEADERRUN_LOST_GRACE", value_name = "DURATION", value_parser = values::duration)]
     pub lost_grace: Option<Duration>,
 }

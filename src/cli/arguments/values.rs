@@ -1,4 +1,4 @@
-//! Parses the values of options, and explains why a text is refused.
+//! Parses the values of options, and explains why a value is refused.
 
 use std::env;
 use std::error::Error;
@@ -48,7 +48,7 @@ impl fmt::Display for InvalidValue {
 
 impl Error for InvalidValue {}
 
-/// Parses a text. An error contains the reason, and the first of the `suggestions` that is valid, if there is one.
+/// Parses a value. An error contains the reason, and the first of the `suggestions` that is valid, if there is one.
 fn parse_or_suggest<T: FromStr<Err: fmt::Display>>(
     text: &str,
     suggestions: impl IntoIterator<Item = Option<String>>,
@@ -201,10 +201,10 @@ pub fn signal(text: &str) -> Result<i32, InvalidValue> {
 /// Parses the address of the HTTP server.
 pub fn http_address(text: &str) -> Result<HttpAddress, InvalidValue> {
     let port = text.rsplit(':').next().unwrap_or_default();
-    let of_localhost = text.strip_prefix("localhost:").map(|port| format!("127.0.0.1:{port}"));
+    let with_loopback = text.strip_prefix("localhost:").map(|port| format!("127.0.0.1:{port}"));
     let unbracketed = text.trim_matches(['[', ']']);
-    let of_ipv6 = unbracketed.parse::<Ipv6Addr>().ok().map(|address| format!("[{address}]:8080"));
-    parse_or_suggest(text, [of_localhost, of_ipv6, Some(format!(":{port}")), Some(format!("{text}:8080"))])
+    let with_brackets = unbracketed.parse::<Ipv6Addr>().ok().map(|address| format!("[{address}]:8080"));
+    parse_or_suggest(text, [with_loopback, with_brackets, Some(format!(":{port}")), Some(format!("{text}:8080"))])
 }
 
 /// Parses a label of a pod.

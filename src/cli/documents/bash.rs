@@ -15,11 +15,12 @@ _leaderrun() {
     COMPREPLY=()
 "#;
 
+/// The completion of the words after `--`. `WITHOUT_COMMAND` stands for the subcommands that take no command.
 const COMMAND: &str = r#"
     for ((index = 1; index < COMP_CWORD; index++)); do
         [[ ${COMP_WORDS[index]} == -- ]] || continue
         case ${COMP_WORDS[1]} in
-            COMMANDLESS) return ;;
+            WITHOUT_COMMAND) return ;;
         esac
         if declare -F _comp_command_offset > /dev/null; then
             _comp_command_offset $((index + 1))
@@ -42,11 +43,11 @@ const END: &str = r#"
 complete -F _leaderrun leaderrun
 "#;
 
-/// Returns the script.
+/// Returns the completion script for bash.
 pub fn script(grammar: &Grammar) -> String {
-    let commandless = grammar.subcommands.iter().filter(|syntax| !syntax.takes_command);
-    let commandless: Vec<&str> = commandless.map(|syntax| syntax.name.as_str()).collect();
-    let mut script = BEGINNING.to_owned() + &COMMAND.replace("COMMANDLESS", &commandless.join("|"));
+    let without_command = grammar.subcommands.iter().filter(|syntax| !syntax.takes_command);
+    let without_command: Vec<&str> = without_command.map(|syntax| syntax.name.as_str()).collect();
+    let mut script = BEGINNING.to_owned() + &COMMAND.replace("WITHOUT_COMMAND", &without_command.join("|"));
     script += "\n    local words\n    case ${COMP_WORDS[1]} in\n";
     for syntax in grammar.syntaxes() {
         let pattern = if syntax.name.is_empty() { "*" } else { &syntax.name };

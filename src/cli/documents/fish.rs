@@ -10,7 +10,8 @@ function __leaderrun_dashes
     contains -i -- -- $words
 end
 
-# Succeeds before -- if the command line has the given subcommand, or has none if no subcommand is given.
+# Fails after --. Otherwise succeeds if the command line has the given subcommand or, without an argument, if it has no
+# subcommand.
 function __leaderrun_has_subcommand
     __leaderrun_dashes > /dev/null
     and return 1
@@ -31,7 +32,7 @@ function __leaderrun_in_command
     __leaderrun_dashes > /dev/null
     or return 1
     set -l words (commandline -opc)
-    not contains -- "$words[2]" COMMANDLESS
+    not contains -- "$words[2]" WITHOUT_COMMAND
 end
 
 complete -c leaderrun -f
@@ -41,10 +42,10 @@ complete -c leaderrun -n __leaderrun_in_command -x -a '(__fish_complete_subcomma
 /// Returns the script.
 pub fn script(grammar: &Grammar) -> String {
     let subcommands: Vec<&str> = grammar.subcommands.iter().map(|syntax| syntax.name.as_str()).collect();
-    let commandless = grammar.subcommands.iter().filter(|syntax| !syntax.takes_command);
-    let commandless: Vec<&str> = commandless.map(|syntax| syntax.name.as_str()).collect();
+    let without_command = grammar.subcommands.iter().filter(|syntax| !syntax.takes_command);
+    let without_command: Vec<&str> = without_command.map(|syntax| syntax.name.as_str()).collect();
     let mut script =
-        BEGINNING.replace("SUBCOMMANDS", &subcommands.join(" ")).replace("COMMANDLESS", &commandless.join(" "));
+        BEGINNING.replace("SUBCOMMANDS", &subcommands.join(" ")).replace("WITHOUT_COMMAND", &without_command.join(" "));
     for syntax in &grammar.subcommands {
         let (name, about) = (&syntax.name, quoted(&syntax.about));
         script += &format!("complete -c leaderrun -n __leaderrun_at_first_argument -a {name} -d {about}\n");

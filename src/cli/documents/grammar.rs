@@ -59,7 +59,7 @@ impl Grammar {
         }
     }
 
-    /// Returns the syntax of each subcommand, and that of a run last.
+    /// Returns the syntax of each subcommand, and finally the syntax of a run.
     pub fn syntaxes(&self) -> impl Iterator<Item = &Syntax> {
         self.subcommands.iter().chain([&self.run])
     }

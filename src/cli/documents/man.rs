@@ -7,10 +7,11 @@ use clap_mangen::roff::{Roff, bold, roman};
 use crate::cli::{definition, variables};
 use crate::exit::{STATUSES, StatusDescription};
 
-/// The ids of the options for the lock and the cluster, and of `--help`. The page describes them once, for a run.
+/// The IDs of the options for the lock and the cluster, and of `--help`. The page describes these options once, for a
+/// run, and not again for each subcommand.
 const SHARED: [&str; 6] = ["lock", "namespace", "kubeconfig", "context", "impersonate", "help"];
 
-/// Returns the page.
+/// Returns the man page.
 pub fn page() -> String {
     // The page describes the variables once, in their own section, instead of with every option.
     let definition = definition().mut_args(|argument| argument.hide_env(true));

@@ -117,7 +117,7 @@ fn subcommands() -> String {
             0 => {}
             // The notes of such a subcommand already say that it accepts every option.
             count if count == run_options.len() => {}
-            _ => text += &format!("\nOf the [options](#options) above, it accepts {}.\n", shared.join(", ")),
+            _ => text += &format!("\nIt accepts these of the [options](#options) above: {}.\n", shared.join(", ")),
         }
         if !own.is_empty() {
             let with_variable = own.iter().any(|option| option.get_env().is_some());
@@ -141,7 +141,7 @@ fn subcommands() -> String {
     text
 }
 
-/// Turns each group of indented lines into a block of code.
+/// Turns each group of indented lines into a code block.
 fn with_code_blocks(notes: &str) -> String {
     let mut text = String::new();
     for paragraph in notes.trim().split("\n\n").filter(|paragraph| !paragraph.is_empty()) {

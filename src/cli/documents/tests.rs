@@ -3,7 +3,8 @@ use std::path::Path;
 
 use super::*;
 
-/// Returns the generated files, as paths below the directory of the package, with their contents.
+/// Returns the paths of the generated files, relative to the package's directory, and the contents that they should
+/// have.
 fn files() -> [(&'static str, String); 5] {
     [
         ("completions/leaderrun.bash", completion(Shell::Bash)),

@@ -11,11 +11,11 @@ _leaderrun() {
 
 "#;
 
-/// The completion of the words after `--`. `COMMANDLESS` stands for the subcommands that take no command.
+/// The completion of the words after `--`. `WITHOUT_COMMAND` stands for the subcommands that take no command.
 const COMMAND: &str = r#"
     if (( dashes < CURRENT )); then
         case $words[2] in
-            (COMMANDLESS) return 1 ;;
+            (WITHOUT_COMMAND) return 1 ;;
         esac
         # The words after -- are another command line.
         words=("${(@)words[dashes + 1, -1]}")
@@ -50,9 +50,9 @@ pub fn script(grammar: &Grammar) -> String {
         script += &format!("        {}\n", quoted(&format!("{}:{}", syntax.name, syntax.about.replace(':', "\\:"))));
     }
     script += "    )\n";
-    let commandless = grammar.subcommands.iter().filter(|syntax| !syntax.takes_command);
-    let commandless: Vec<&str> = commandless.map(|syntax| syntax.name.as_str()).collect();
-    script += &COMMAND.replace("COMMANDLESS", &commandless.join("|"));
+    let without_command = grammar.subcommands.iter().filter(|syntax| !syntax.takes_command);
+    let without_command: Vec<&str> = without_command.map(|syntax| syntax.name.as_str()).collect();
+    script += &COMMAND.replace("WITHOUT_COMMAND", &without_command.join("|"));
     for syntax in grammar.syntaxes() {
         let pattern = if syntax.name.is_empty() { "*" } else { &syntax.name };
         script += &format!("        ({pattern})\n            options=(\n");

@@ -1,4 +1,4 @@
-//! The credentials at a certain time, with everything that requests and connections need.
+//! One version of the credentials, with everything that requests and connections need.
 
 use std::fmt;
 use std::sync::Arc;
@@ -12,7 +12,7 @@ use super::super::connection::ConnectionConfig;
 use super::super::connection::{ConfigOrigin, TlsOptions, UserOptions};
 
 /// A plugin is run again at most this long before its credentials expire.
-const MAX_LEAD: SignedDuration = SignedDuration::from_secs(60);
+const MAX_LEAD_TIME: SignedDuration = SignedDuration::from_secs(60);
 
 /// One version of the credentials, with the server, proxy and TLS configurations that they are used with. It is never
 /// changed, only replaced by a newer one.
@@ -86,9 +86,9 @@ impl Access {
         !self.has_expired() && self.config.tls == newer.config.tls && self.authority == newer.authority
     }
 
-    /// Returns these credentials with the proxy of `other`, if their proxies differ and the server has TLS, so that no
-    /// proxy can read the credentials. If the kubeconfig is half written, its proxy address may be wrong, while the
-    /// other proxy still works.
+    /// Returns these credentials with the proxy of `other`, if the proxies differ and the server has TLS. Without TLS,
+    /// the other proxy could read the credentials. If the kubeconfig is half written, its proxy address may be wrong,
+    /// while the other proxy still works.
     pub fn with_proxy_of(&self, other: &Self) -> Option<Self> {
         let differs = self.tls.is_some() && self.config.proxy != other.config.proxy;
         let config = || ConnectionConfig { proxy: other.config.proxy.clone(), ..ConnectionConfig::clone(&self.config) };
@@ -129,8 +129,8 @@ impl Lifetime {
     /// already: the clocks probably differ, so only the API server knows when the credentials expire.
     pub fn until(expires: Timestamp, now: Timestamp) -> Option<Self> {
         let left = expires.duration_since(now);
-        let lead = (left / 3).min(MAX_LEAD);
-        left.is_positive().then(|| Self { expires, renew_at: expires - lead })
+        let lead_time = (left / 3).min(MAX_LEAD_TIME);
+        left.is_positive().then(|| Self { expires, renew_at: expires - lead_time })
     }
 }
 
@@ -141,11 +141,11 @@ mod tests {
     #[test]
     fn renewal_is_due_well_before_the_expiry() {
         let now: Timestamp = "2026-01-02T03:04:05Z".parse().unwrap();
-        let lead = |seconds| {
+        let lead_time = |seconds| {
             let lifetime = Lifetime::until(now + SignedDuration::from_secs(seconds), now)?;
             Some(lifetime.expires.duration_since(lifetime.renew_at).as_secs())
         };
-        assert_eq!([3600, 75, 3].map(lead), [Some(60), Some(25), Some(1)]);
-        assert_eq!([0, -60].map(lead), [None, None], "the clocks differ");
+        assert_eq!([3600, 75, 3].map(lead_time), [Some(60), Some(25), Some(1)]);
+        assert_eq!([0, -60].map(lead_time), [None, None], "the clocks differ");
     }
 }

@@ -37,7 +37,7 @@ fn read_to_end(path: &Path) -> io::Result<Vec<u8>> {
     Ok(contents)
 }
 
-/// Returns the wait for the file that is currently being read.
+/// Returns the wait for the contents of the file that is being read; `None` if no file is being read.
 pub(super) fn pending_read() -> Option<PendingWait> {
     let (path, since) = BEING_READ.lock().expect("no thread panics while it holds this lock").clone()?;
     Some(PendingWait { awaited: format!("the contents of {}", path.display()), since })

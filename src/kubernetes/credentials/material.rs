@@ -33,8 +33,8 @@ pub struct TlsMaterial {
 
 impl Material {
     /// Reads the files that the configuration names. If a credential cannot be used, perhaps because its file is only
-    /// half written, the previous one from the same source is used; a certificate and its key are kept together. The
-    /// first reason for this is returned too.
+    /// half written, uses the previous one from the same source instead, and also returns the first such error. A
+    /// certificate and its key count as one credential.
     ///
     /// # Errors
     /// Fails if a credential cannot be used and there is no previous one from the same source, or if a password or an
@@ -133,7 +133,7 @@ fn or_previous<T>(
     }
 }
 
-/// Returns the files from which the configuration and its credentials were or will be read.
+/// Returns the files that contain the configuration and its credentials.
 pub fn files_of(config: &ConnectionConfig) -> Vec<PathBuf> {
     let certificate = config.user.certificate.as_ref();
     let sources = [
@@ -182,7 +182,7 @@ fn token(TokenSource { file, fixed }: &TokenSource) -> Result<String, ConfigErro
 
 fn bearer(token: &str, source: &str) -> Result<HeaderValue, ConfigError> {
     sensitive_header(&format!("Bearer {token}"))
-        .ok_or_else(|| ConfigError::new(source, "it contains characters that a token cannot have; remove them"))
+        .ok_or_else(|| ConfigError::new(source, "it contains characters that a token cannot contain; remove them"))
 }
 
 fn basic_authorization(BasicCredentials { username, password }: &BasicCredentials) -> Result<HeaderValue, ConfigError> {

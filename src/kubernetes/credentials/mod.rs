@@ -127,7 +127,8 @@ impl Credentials {
     /// Returns the newest credentials, or earlier ones while the newest do not work (see [`fallback`]). If there are
     /// none yet, this waits for the result of an attempt to obtain them. If the newest have expired according to this
     /// machine's clock, this waits up to `max_wait` for an attempt to renew them. If that fails, it returns the expired
-    /// or earlier ones, because the clock may be wrong and the API server decides.
+    /// or earlier ones, because this machine's clock may be wrong, and it is up to the API server whether to accept
+    /// them.
     ///
     /// # Errors
     /// Fails if there are no credentials and the attempt to obtain them fails.

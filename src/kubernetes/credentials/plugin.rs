@@ -42,7 +42,7 @@ pub fn run(
         InteractiveMode::Always | InteractiveMode::IfAvailable if has_terminal => TerminalAccess::Shared,
         InteractiveMode::Always => {
             return Err(failed(
-                &"it needs a terminal (interactiveMode Always), and leaderrun is not the foreground job of one",
+                &"it needs a terminal (interactiveMode Always), but leaderrun is not the foreground job of one",
             ));
         }
         InteractiveMode::Never | InteractiveMode::IfAvailable => TerminalAccess::Detached,

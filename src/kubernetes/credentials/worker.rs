@@ -139,7 +139,7 @@ impl Worker {
         let Some(Loaded { config: current, .. }) = &self.loaded else { return Ok(config) };
         config.check_complete(current)?;
         if !config.has_same_server(current) {
-            // The lock is on the previous server. A lock of this name on another server would be a different lock.
+            // The lock is on the previous server. A lock with the same name on another server would be another lock.
             if !std::mem::replace(&mut self.is_server_change_logged, true) {
                 log_events::server_changed(&current.address(), &config.address());
             }
@@ -247,8 +247,8 @@ impl Worker {
         user.exec.clone().filter(|_| user.token.is_none() && user.basic.is_none() && user.certificate.is_none())
     }
 
-    /// Ends the pause between runs of the plugin if the server has accepted credentials since it last rejected some,
-    /// because the plugin has then not failed repeatedly.
+    /// Ends the pause between runs of the plugin if the server has accepted credentials since it last rejected some:
+    /// in that case, the plugin has not failed repeatedly.
     fn end_pause_if_accepted(&mut self) {
         if self.shared.was_accepted.swap(false, Ordering::Relaxed) {
             (self.pause, self.plugin_may_run_at) = (Duration::ZERO, None);

@@ -20,8 +20,8 @@ const DIRECTORY: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
 /// Returns the configuration with which this pod reaches its API server.
 ///
 /// # Errors
-/// Fails if leaderrun does not run in a pod, if the pod has no service account token, or if the environment lacks a
-/// required variable or has an invalid one.
+/// Fails if leaderrun is not running in a pod, if the pod has no service account token, or if a required environment
+/// variable is missing or invalid.
 pub fn load() -> Result<ConnectionConfig, ConfigError> {
     let variable = |name| env::var(name).ok().filter(|value| !value.is_empty());
     let directory = Path::new(DIRECTORY);

@@ -15,8 +15,8 @@ const MERGE_KEY: &str = "<<";
 /// Checks that no merged key repeats an earlier key of the same map.
 ///
 /// # Errors
-/// Fails if a merged key does; the error names the key and says what to do. Also fails if a document that contains `<<`
-/// is not valid YAML.
+/// Fails if a merged key repeats an earlier key; the error names the key and says how to fix the file. Also fails if
+/// the document contains `<<` but is not valid YAML.
 pub fn check(document: &str) -> Result<(), String> {
     if !document.contains(MERGE_KEY) {
         return Ok(());

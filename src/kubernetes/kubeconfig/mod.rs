@@ -21,8 +21,8 @@ use super::connection::{ClusterOptions, ConfigError, ConnectionConfig, Given, Im
 
 /// Loads the configuration of the connection to the API server.
 ///
-/// The first of these sources that is given is used: `--kubeconfig`, the files in `KUBECONFIG`, or `~/.kube/config` if
-/// it is not empty. Without any of them, the pod's service account is used.
+/// It comes from `--kubeconfig`, or else from the files in `KUBECONFIG`, or else from `~/.kube/config` if that file is
+/// not empty, or else from the pod's service account.
 ///
 /// # Errors
 /// Fails if the chosen configuration cannot be used, or if there is none.

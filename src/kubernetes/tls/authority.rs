@@ -63,7 +63,7 @@ impl Authorities {
         Ok(Self { certificates: loaded.certs, is_system_store: true })
     }
 
-    /// Returns whether this is the certificate of one of the authorities.
+    /// Returns whether this certificate is itself one of the trusted certificates.
     pub fn contains(&self, certificate: &CertificateDer<'_>) -> bool {
         self.certificates.contains(certificate)
     }
@@ -89,10 +89,10 @@ impl Authorities {
             .any(|der| Certificate::parse(der).is_none_or(|certificate| certificate.allows_intermediates(count)))
     }
 
-    /// Returns whether an authority that may issue certificates at `now` has directly issued this one. Authorities with
-    /// name constraints do not count, because the constraints are not evaluated here.
+    /// Returns whether an authority that may issue certificates at `now` has directly issued `certificate`. Authorities
+    /// with name constraints do not count, because the constraints are not evaluated here.
     pub fn have_issued(&self, certificate: &Certificate, now: UnixTime) -> bool {
-        let Some((message, algorithm, signature)) = certificate.signed_parts() else { return false };
+        let Some((message, algorithm, signature)) = certificate.signature_parts() else { return false };
         let has_signed = |der: &CertificateDer<'_>| {
             let Ok(issuer) = EndEntityCert::try_from(der) else { return false };
             let mut algorithms = SUPPORTED.all.iter().filter(|known| *known.signature_alg_id() == algorithm[..]);
@@ -105,12 +105,12 @@ impl Authorities {
         })
     }
 
-    /// Returns why the certificate of the only authority is not valid at `now`; `None` if it is valid, or if there are
+    /// Returns why the only authority's certificate is not valid at `now`; `None` if it is valid, or if there are
     /// several authorities.
     pub fn validity_problem(&self, now: UnixTime) -> Option<String> {
         let [only] = &self.certificates[..] else { return None };
         let certificate = Certificate::parse(only)?;
         let reason = certificate.validity_problem(now)?;
-        Some(format!("the only trusted authority {certificate}, cannot be used: {reason}"))
+        Some(format!("the only trusted CA certificate {certificate}, cannot be used: {reason}"))
     }
 }

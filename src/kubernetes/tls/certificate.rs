@@ -19,8 +19,8 @@ const SERVER_PURPOSES: [ObjectIdentifier; 2] = [
 
 const RSA: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.113549.1.1.1");
 
-/// The extensions that the certificate of an authority may mark as critical. Any other critical extension could
-/// restrict what the authority is allowed to issue in a way that neither webpki nor this module checks.
+/// The extensions that a CA certificate may mark as critical. Any other critical extension could restrict what the
+/// authority is allowed to issue in a way that neither webpki nor this module checks.
 const KNOWN_EXTENSIONS: [ObjectIdentifier; 9] = [
     ObjectIdentifier::new_unwrap("2.5.29.14"), // subject key identifier
     ObjectIdentifier::new_unwrap("2.5.29.15"), // key usage
@@ -75,7 +75,7 @@ impl Certificate {
         algorithm.oid == RSA && modulus().is_none_or(|length| length < MIN_RSA_MODULUS_SIZE)
     }
 
-    /// Returns whether this certificate, apart from its validity period, allows issuing certificates for servers.
+    /// Returns whether this certificate may be used to issue server certificates. Does not check its validity period.
     pub fn may_issue(&self) -> bool {
         self.is_authority()
             && self.may_sign_certificates()
@@ -83,8 +83,8 @@ impl Certificate {
             && self.has_only_known_critical_extensions()
     }
 
-    /// Returns whether this is the certificate of an authority. As in Go, every certificate of version 1 or 2 counts as
-    /// one, because these versions have no field that says so.
+    /// Returns whether this is a CA certificate. As in Go, every certificate of version 1 or 2 counts as one, because
+    /// these versions have no field that says so.
     fn is_authority(&self) -> bool {
         match self.basic_constraints() {
             Ok(Some(constraints)) => constraints.ca,
@@ -128,10 +128,11 @@ impl Certificate {
         self.0.tbs_certificate().issuer() == issuer.0.tbs_certificate().subject()
     }
 
-    /// Returns the signed part, the DER contents of the algorithm's identifier, and the signature.
-    pub fn signed_parts(&self) -> Option<(Vec<u8>, Vec<u8>, &[u8])> {
+    /// Returns the signed bytes (the TBSCertificate), the contents of the signature's AlgorithmIdentifier in DER, and
+    /// the signature.
+    pub fn signature_parts(&self) -> Option<(Vec<u8>, Vec<u8>, &[u8])> {
         let message = self.0.tbs_certificate().to_der().ok()?;
-        // The first two bytes are the tag and the length, which webpki omits.
+        // The first two bytes, the tag and the length, are removed, because webpki's identifiers do not contain them.
         let algorithm = self.0.signature_algorithm().to_der().ok()?.split_off(2);
         Some((message, algorithm, self.0.signature().raw_bytes()))
     }

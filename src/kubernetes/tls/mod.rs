@@ -5,7 +5,7 @@
 //! - client certificates of X.509 version 1
 //! - keys on the curve P-521
 //! - signatures of P-256 and P-384 keys with SHA-512
-//! - a server certificate that is itself the certificate of an authority
+//! - a server certificate that is itself a CA certificate
 //! - wildcards such as `*.local`, with a single label after the asterisk
 //!
 //! rustls is less strict than Go about what an authority may do, so [`verifier`] checks that too.
@@ -18,7 +18,7 @@
 //! - dates before 1970
 //! - critical certificate policies
 //! - chains with more than six intermediate certificates
-//! - a server certificate that is the certificate of an authority and was issued by an intermediate authority, or by an
+//! - a server certificate that is itself a CA certificate and was issued by an intermediate authority, or by an
 //!   authority with name constraints
 //! - CBC cipher suites in TLS 1.2
 

@@ -46,7 +46,7 @@ pub fn reason(
             None => "its issuer is not the configured authority (certificate-authority)".into(),
         },
         Error::UnsupportedCertVersion => "it uses an old version of X.509, which has no field for host names".into(),
-        Error::CaUsedAsEndEntity => "it is an authority's own certificate".into(),
+        Error::CaUsedAsEndEntity => "it is a CA certificate".into(),
         Error::EndEntityUsedAsCa => "its issuer may not issue certificates".into(),
         Error::RequiredEkuNotFoundContext(_) => {
             "its extended key usage, or that of a certificate between it and the authority, does not allow server authentication".into()

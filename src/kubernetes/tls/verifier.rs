@@ -41,8 +41,8 @@ impl ServerVerifier {
         Self { peer, authorities }
     }
 
-    /// Verifies that a server may use this certificate, that it is trusted itself or was issued by a trusted authority,
-    /// and that it contains the name of the server. Returns the reason if not.
+    /// Verifies that a server may use this certificate, that the certificate is itself trusted or was issued by a
+    /// trusted authority, and that it contains the server's name. Otherwise returns the reason for the refusal.
     fn verify(
         &self,
         der: &CertificateDer<'_>,
@@ -58,7 +58,7 @@ impl ServerVerifier {
             return Err("its RSA key is shorter than 2048 bits".to_owned());
         }
         match self.verify_issuer(&certificate, intermediates, now) {
-            // Unlike webpki, Go accepts a certificate that is trusted itself, and the certificate of an authority.
+            // Unlike webpki, Go accepts a server certificate that is itself trusted or is a CA certificate.
             _ if authorities.contains(der) => parsed.check_server(now)?,
             Err(webpki::Error::CaUsedAsEndEntity) if authorities.have_issued(&parsed, now) => {
                 parsed.check_server(now)?;
@@ -105,7 +105,8 @@ impl ServerVerifier {
     }
 }
 
-/// Requires that servers may use a certificate. A certificate without a stated purpose may be used for every purpose.
+/// Requires that a certificate may be used by a server. A certificate that states no purpose may be used for any
+/// purpose.
 struct ServerPurpose;
 
 impl ExtendedKeyUsageValidator for ServerPurpose {

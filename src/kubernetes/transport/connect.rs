@@ -46,7 +46,7 @@ impl Error for ConnectError {}
 /// proxy, if there is one) are tried last, because earlier connections to them did not work.
 ///
 /// # Errors
-/// Fails if the server or the proxy cannot be reached, if the proxy refuses, or if a TLS handshake fails.
+/// Fails if the server or the proxy cannot be reached, if the proxy refuses to connect, or if a TLS handshake fails.
 pub async fn connect(access: Arc<Access>, resolver: Resolver, skip: usize) -> Result<Connection, ConnectError> {
     let connected = try_connect(&access, &resolver, skip).await;
     connected.map_err(|reason| ConnectError(format!("cannot connect to {}: {reason}", target(&access))))
@@ -66,7 +66,7 @@ async fn try_connect(access: &Arc<Access>, resolver: &Resolver, skip: usize) -> 
     match proxy.protocol {
         ProxyProtocol::Http => connect_through(stream, proxy, access).await,
         ProxyProtocol::Https => {
-            let tls = access.proxy_tls.as_ref().expect("the credentials for an HTTPS proxy have its TLS configuration");
+            let tls = access.proxy_tls.as_ref().expect("credentials with an HTTPS proxy contain its TLS configuration");
             let name = certificate_name(&proxy.host, access.config.tls.insecure)?;
             let encrypted = TlsConnector::from(Arc::clone(tls)).connect(name, stream).await;
             let encrypted = encrypted.map_err(|failure| failure_reason(&failure, Peer::Proxy))?;
@@ -137,7 +137,8 @@ fn certificate_name(name: &str, insecure: bool) -> Result<ServerName<'static>, S
     }
     match ServerName::try_from(name.to_owned()) {
         Ok(name) => Ok(name),
-        // An address stands for the unusable name, because a TLS client sends no server name (SNI) for an address.
+        // An address is used in place of the unusable name, because a TLS client sends no server name (SNI) for an
+        // address.
         Err(_) if insecure => Ok(ServerName::from(IpAddr::from(Ipv4Addr::UNSPECIFIED))),
         Err(_) => Err(format!(
             "{name:?} is not a host name that a certificate can contain; set tls-server-name to a name in the certificate"

@@ -1,7 +1,7 @@
 //! Sends requests to the API server.
 //!
 //! The preparation of a request (credentials, addresses, a connection) continues when the request is dropped, and later
-//! requests use its result. Slow steps therefore succeed even if they take longer than the timeout of a request.
+//! requests use its result. Slow steps therefore succeed even if they take longer than the request timeout.
 
 mod connect;
 mod connection;

@@ -101,7 +101,7 @@ impl Pool {
         }
     }
 
-    /// Returns the server to which a connection has been opening for at least `limit`, if there is one.
+    /// If an attempt to open a connection has lasted for at least `limit`, returns its [target](connect::target).
     pub fn slow_target(&self, limit: Duration) -> Option<String> {
         let state = self.state();
         let is_slow =
@@ -166,7 +166,7 @@ mod tests {
     use super::*;
 
     /// Adds a connection that is being opened, and returns the sender of its result.
-    fn begin(pool: &Pool, access: &Arc<Access>) -> watch::Sender<Option<Result<(), ConnectError>>> {
+    fn add_pending(pool: &Pool, access: &Arc<Access>) -> watch::Sender<Option<Result<(), ConnectError>>> {
         let (sender, result) = watch::channel(None);
         let task = tokio::spawn(pending());
         let pending = PendingConnection { access: Arc::clone(access), started_at: Instant::now(), result, task };
@@ -182,7 +182,7 @@ mod tests {
             let refused = || Some(Err(ConnectError::timed_out(&access, CONNECT_TIMEOUT)));
             for failed in 0..MAX_PENDING {
                 let pool = Arc::new(Pool::new(Resolver::default(), CONNECT_TIMEOUT));
-                let results: Vec<_> = (0..MAX_PENDING).map(|_| begin(&pool, &access)).collect();
+                let results: Vec<_> = (0..MAX_PENDING).map(|_| add_pending(&pool, &access)).collect();
                 let mut request = Box::pin(pool.connection(&access));
                 assert!(request.as_mut().now_or_never().is_none());
                 results[failed].send_replace(refused());
@@ -193,7 +193,7 @@ mod tests {
                 assert!(request.await.is_ok());
             }
             let pool = Arc::new(Pool::new(Resolver::default(), CONNECT_TIMEOUT));
-            let results: Vec<_> = (0..MAX_PENDING).map(|_| begin(&pool, &access)).collect();
+            let results: Vec<_> = (0..MAX_PENDING).map(|_| add_pending(&pool, &access)).collect();
             results.iter().for_each(|result| drop(result.send_replace(refused())));
             assert!(pool.connection(&access).await.is_err());
         });

@@ -13,8 +13,8 @@ use super::file_error::{self, FileOperation};
 use crate::lock::{LockError, LockErrorKind};
 use crate::process::readable::Readable;
 
-/// The file systems that may be on a network, by their number in statfs(2). inotify does not report changes by other
-/// machines.
+/// The file systems that may be on a network, by their magic numbers in statfs(2). On such a file system, inotify does
+/// not report the changes that other machines make.
 const NETWORK_FILE_SYSTEMS: [u64; 7] = [
     0x6969,      // NFS
     0xff53_4d42, // CIFS

@@ -53,7 +53,7 @@ fn examine_directory(path: &Path) -> Finding {
 fn examine_companion(path: &Path) -> Option<Finding> {
     let errno = access(path, AccessFlags::R_OK).err().filter(|errno| *errno != Errno::ENOENT)?;
     Some(Finding {
-        subject: "lock file",
+        subject: "PATH.lock",
         text: format!("{} cannot be opened: {}", path.display(), errno.desc()),
         remedy: Some("let this user read it, or choose another file"),
     })

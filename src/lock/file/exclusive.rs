@@ -197,7 +197,7 @@ fn is_bad_descriptor(failure: &io::Error) -> bool {
     failure.raw_os_error() == Some(Errno::EBADF as i32)
 }
 
-/// A timer by which the kernel kills this process, unless the timer is dropped in time.
+/// A timer that makes the kernel kill this process, unless the timer is dropped in time.
 ///
 /// A process that is frozen while it holds a lock, for example by SIGSTOP, blocks all other writers. They must not
 /// ignore its lock, because the process may continue at any time and carry out an outdated write. Therefore the kernel

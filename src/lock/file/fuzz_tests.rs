@@ -1,5 +1,5 @@
-//! Tests with missing, damaged and otherwise unexpected record files. A record can only be created if the file is empty
-//! or missing, and all errors are printable.
+//! Tests with missing, damaged and otherwise unexpected record files. They check that a record can be created only if
+//! the file is empty or missing, and that all errors are printable.
 
 use std::fs;
 use std::path::Path;

@@ -71,7 +71,7 @@ pub fn wait_reason(path: &Path, process: Option<&LockingProcess>) -> String {
 /// Returns the error for a write that has waited for too long.
 pub fn locked_by_another(path: &Path, process: Option<&LockingProcess>) -> LockError {
     let remedy = match process {
-        Some(LockingProcess { pid, .. }) => format!("ps -fp {pid} to see what it does"),
+        Some(LockingProcess { pid, .. }) => format!("ps -fp {pid} to see what it is doing"),
         None => format!("fuser -v {} to see which one", shell_word(&path.to_string_lossy())),
     };
     let message = format!("cannot lock {}: {} keeps it locked; try {remedy}", path.display(), process_name(process));

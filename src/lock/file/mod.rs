@@ -54,7 +54,7 @@ impl LocalStore for FileStore {
                 Err("the path ends with /, like that of a directory; for example file:/run/job.lease".into())
             }
             _ if path.starts_with("~/") => {
-                Err("the shell has not replaced ~, because it is not at the beginning of a word; use $HOME instead"
+                Err("the shell did not expand ~, because it is not at the beginning of a word; use $HOME instead"
                     .into())
             }
             _ => Ok(()),

@@ -23,7 +23,7 @@ const LEFT_BEHIND_AGE: Duration = Duration::from_secs(60);
 pub struct NewFile {
     path: PathBuf,
     file: File,
-    /// Whether the temporary name exists, and belongs to a file that is no longer needed when this value is dropped.
+    /// Whether the file with the temporary name exists and is no longer needed when this value is dropped.
     deletes_on_drop: bool,
 }
 
@@ -56,7 +56,7 @@ impl NewFile {
         }
     }
 
-    /// Gives the new file the name of the record file, if no file has that name. Returns false if a file has it.
+    /// Gives the new file the name of the record file, if no file has that name yet. Returns false if one does.
     ///
     /// # Errors
     /// Fails if the file system refuses the operation.
@@ -80,7 +80,8 @@ impl NewFile {
     ///
     /// No system call renames a file on the condition that it replaces a certain file. Therefore the two files exchange
     /// their names. This shows which file was replaced, and can be undone if it was another file, so no file is lost.
-    /// On a file system that does not support this, any file is replaced, so only the caller's locks protect it.
+    /// On a file system that does not support this, a rename replaces whichever file is there, so only the caller's
+    /// locks keep another file from being lost.
     ///
     /// # Errors
     /// Fails if the file system refuses the operation.
@@ -88,7 +89,8 @@ impl NewFile {
         let exchange = || renameat_with(CWD, &self.path, CWD, path, RenameFlags::EXCHANGE);
         match exchange() {
             Ok(()) => {
-                // The temporary name now belongs to the file that was replaced, so it must not be deleted unseen.
+                // The temporary name now belongs to the file that was replaced, so it must not be deleted before that
+                // file has been checked.
                 self.deletes_on_drop = false;
                 if FileId::at(&self.path)? != replaced {
                     exchange()?;
@@ -146,18 +148,18 @@ fn copy_owner_and_mode(new: &File, replaced: &Metadata) -> io::Result<()> {
     new.set_permissions(Permissions::from_mode(replaced.mode() & 0o777))
 }
 
-/// Deletes the new files that processes have left behind because they were killed during a write. Failures are ignored,
+/// Deletes the new files that were left behind by processes that were killed during a write. Failures are ignored,
 /// because later calls try again.
 pub fn delete_left_behind(path: &Path) {
     let (Some(directory), Some(name)) = (path.parent(), path.file_name()) else { return };
     let is_left_behind = |entry: &DirEntry| {
-        let has_new_name =
+        let has_temporary_name =
             entry.file_name().as_encoded_bytes().strip_prefix(name.as_encoded_bytes()).and_then(|rest| {
                 let number = rest.strip_prefix(b".")?.strip_suffix(SUFFIX.as_bytes())?;
                 Some(number.len() == 8 && number.iter().all(u8::is_ascii_hexdigit))
             });
         let age = || entry.metadata().ok()?.modified().ok()?.elapsed().ok();
-        has_new_name == Some(true) && age().is_some_and(|age| age > LEFT_BEHIND_AGE)
+        has_temporary_name == Some(true) && age().is_some_and(|age| age > LEFT_BEHIND_AGE)
     };
     for entry in fs::read_dir(directory).into_iter().flatten().flatten().filter(is_left_behind) {
         let _ = fs::remove_file(entry.path());
@@ -209,7 +211,7 @@ mod tests {
         assert!(!new.replace(&path, expected).unwrap());
         assert_eq!(fs::read_to_string(&path).unwrap(), "another's");
         fs::remove_file(&path).unwrap();
-        assert!(!new.replace(&path, expected).unwrap(), "the record file was deleted");
+        assert!(!new.replace(&path, expected).unwrap(), "a record file that was deleted should not be replaced");
         fs::rename(directory.path().join("kept"), &path).unwrap();
         assert!(new.replace(&path, expected).unwrap());
         drop(new);

@@ -1,4 +1,4 @@
-//! A record file, with compare-and-swap by file system operations.
+//! A record file, with compare-and-swap implemented by file system operations.
 //!
 //! A write is first prepared, for example by writing and syncing a new file. Then, while the [`Exclusive`] locks are
 //! held, the version of the current record is compared again and the record is replaced. Even if other programs delete
@@ -6,7 +6,7 @@
 //!
 //! - A record file is only created if none exists: the rename fails if there is a file with that name.
 //! - A record file is replaced by exchanging the names of two files, which reveals the file that was replaced. If the
-//!   file system does not support this, only the locks protect other files: see [`NewFile::replace`].
+//!   file system does not support this, only the locks keep another file from being lost: see [`NewFile::replace`].
 //! - If replacing the file is refused (for example because no disk space is left), or if it would break the file's hard
 //!   links or take access away from its group, the file is written in place: see [`contents`]. A write to a file that
 //!   was deleted in the meantime has no effect.
@@ -37,7 +37,7 @@ use crate::lock::{LockError, LockErrorKind};
 /// The maximum size of a record file in bytes. A larger file is not a record.
 const MAX_SIZE: u64 = 64 * 1024;
 
-/// The file of a record. It may not exist yet.
+/// The file that contains a record. It may not exist yet.
 #[derive(Debug)]
 pub struct RecordFile {
     path: PathBuf,
@@ -258,9 +258,9 @@ impl RecordFile {
 
     /// Returns the document of the next write. Versions are fencing tokens, so the versions of a recreated file must be
     /// greater than those of the deleted file. Therefore the first version of a file is the wall clock in microseconds,
-    /// or one more than the highest version that this candidate has seen, whichever is greater. The clock grows faster
-    /// than versions do, so it is ahead of the deleted file's versions unless it was set back to before that file was
-    /// created.
+    /// or one more than the highest version that this candidate has seen, whichever is greater. The clock advances
+    /// faster than versions do, so it is ahead of the deleted file's versions unless it was set back to before that
+    /// file was created.
     fn next_document(&self, found: Option<&Found>, record: Record) -> Result<Document, LockError> {
         match found.and_then(|found| found.parsed.current.as_ref()) {
             Some(Document { uid, version, .. }) => {

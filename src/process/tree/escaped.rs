@@ -21,62 +21,63 @@ const SEARCH_INTERVAL: Duration = Duration::from_secs(1);
 /// The pause before another search if one could not be started, or if its child was killed.
 const RETRY_PAUSE: Duration = Duration::from_millis(20);
 
-/// How long the last search is tried again if it cannot be started or its child is killed.
+/// How long the final search is retried if it cannot be started or its child is killed.
 const RETRY_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// The escaped processes of a run.
+/// The search for the escaped processes of a run. The final search takes place when the tree seems empty.
 #[derive(Debug)]
 pub struct Escaped {
     run: String,
     search: Option<Search>,
     /// When the next search during a kill may start.
     next_search_in_kill: Instant,
-    /// When the next search may start after the tree seemed empty.
-    next_search: Instant,
-    /// Whether a search was started when the tree seemed empty, was not necessary, or was given up.
-    was_searched_at_end: bool,
-    /// Since when the last search could not be started, or was interrupted.
-    fails_since: Option<Instant>,
+    /// When the final search may start, or may be retried.
+    next_final_search: Instant,
+    /// Whether the final search was started, was unnecessary, or was given up.
+    final_search_was_handled: bool,
+    /// When the final search failed for the first time since a search last made progress. It fails if it cannot be
+    /// started or is interrupted.
+    failing_since: Option<Instant>,
 }
 
 impl Escaped {
-    /// Creates the escaped processes of the run with this ID, for which no search has been started.
+    /// Creates the value for the run with this ID, without starting a search.
     pub fn new(run: &str) -> Self {
         let now = clock::now();
         Self {
             run: run.to_owned(),
             search: None,
             next_search_in_kill: now,
-            next_search: now,
-            was_searched_at_end: false,
-            fails_since: None,
+            next_final_search: now,
+            final_search_was_handled: false,
+            failing_since: None,
         }
     }
 
-    /// Makes sure that no escaped process is left, by a search if necessary. Returns whether that is certain, or the
-    /// search was given up. The tree must seem empty, so that the child of an earlier search is dead.
+    /// Makes sure that no escaped process is left, by the final search if necessary. Returns true if that is certain,
+    /// or if the search was given up. The tree must seem empty, so that the child of an earlier search is dead.
     pub fn confirm_none_left(&mut self, proc: &Proc, not_nested: &NotNested) -> bool {
         let now = clock::now();
         if self.end_search() {
-            self.next_search = now + RETRY_PAUSE;
-            self.was_searched_at_end = self.note_failure(now);
+            self.next_final_search = now + RETRY_PAUSE;
+            self.final_search_was_handled = self.note_failure(now);
         }
-        if !self.was_searched_at_end && now >= self.next_search {
-            self.next_search = now + RETRY_PAUSE;
+        if !self.final_search_was_handled && now >= self.next_final_search {
+            self.next_final_search = now + RETRY_PAUSE;
             match Search::start(proc, not_nested, &self.run) {
-                Ok(search) => (self.search, self.was_searched_at_end) = (search, true),
+                Ok(search) => (self.search, self.final_search_was_handled) = (search, true),
                 Err(_) => {
                     // The escaped processes may use up the limit of processes, so that no child can be forked.
                     search::kill_once(proc, &self.run);
-                    self.was_searched_at_end = self.note_failure(now);
+                    self.final_search_was_handled = self.note_failure(now);
                 }
             }
         }
-        self.was_searched_at_end && self.search.is_none()
+        self.final_search_was_handled && self.search.is_none()
     }
 
-    /// Starts a search beside a kill, at most once a second. If searches waited until the tree seems empty, one process
-    /// that does not end would keep escaped processes alive.
+    /// Starts a search during a kill, at most once a second. If all searches waited until the tree seemed empty, one
+    /// process that does not end would keep escaped processes alive.
     pub fn search_in_kill(&mut self, proc: &Proc, not_nested: &NotNested) {
         let now = clock::now();
         if self.child().is_none() && now >= self.next_search_in_kill {
@@ -106,14 +107,14 @@ impl Escaped {
         let Some(mut search) = self.search.take() else { return false };
         let was_interrupted = search.was_interrupted();
         if search.has_progressed() {
-            self.fails_since = None;
+            self.failing_since = None;
         }
         was_interrupted
     }
 
-    /// Notes that a search has failed. Returns whether searches have failed for [`RETRY_TIMEOUT`], so that no further
-    /// search is started.
+    /// Records that the final search has failed. Returns whether it has kept failing for [`RETRY_TIMEOUT`] and is given
+    /// up.
     fn note_failure(&mut self, now: Instant) -> bool {
-        now >= *self.fails_since.get_or_insert(now) + RETRY_TIMEOUT
+        now >= *self.failing_since.get_or_insert(now) + RETRY_TIMEOUT
     }
 }

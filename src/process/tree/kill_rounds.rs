@@ -20,19 +20,19 @@ const MANY_CHILDREN: usize = 16;
 
 const MANY_PAUSE: Duration = Duration::from_millis(1);
 
-/// How long a kill without a pace does without scans, as long as processes keep ending. The children of an ended
+/// How long a kill without a pace goes without scans, as long as processes keep ending. The children of an ended
 /// process become children of this process, so most kills end within this time, and a scan would only slow them down.
 const SCAN_DELAY: Duration = Duration::from_millis(20);
 
-/// How long a kill lasts before escaped processes are searched for beside it. Another candidate may start its command a
-/// second after the kill begins, so the search must not wait for the end of a kill that takes long.
+/// How long a kill lasts before the search for escaped processes begins. Another candidate may start its command a
+/// second after the kill begins, so the search must not wait until a long kill has ended.
 const SEARCH_DELAY: Duration = Duration::from_millis(500);
 
 /// If no process has ended for this long, one of those that are left is reported as stuck. Even on a busy machine, a
 /// killed process normally ends sooner.
 const STUCK_AFTER: Duration = Duration::from_secs(10);
 
-/// If all children have been dead for this long and are still not reaped, they are taken for unreapable. Other dead
+/// If all children have been dead for this long and are still not reaped, they are considered unreapable. Other dead
 /// children are reaped within milliseconds.
 const UNREAPED_TIMEOUT: Duration = Duration::from_secs(1);
 
@@ -47,7 +47,7 @@ pub struct KillRounds {
     pause: Duration,
     /// When the last process ended, or when the kill began if none has.
     progress_at: Instant,
-    /// Since when all children have been dead without being reaped.
+    /// When it was first found that no child is alive; `None` if a child was alive at the last check.
     all_dead_since: Option<Instant>,
     /// Whether a failure was returned. Later failures are not returned.
     has_failed: bool,
@@ -88,8 +88,8 @@ impl KillRounds {
     }
 
     /// Returns whether all calls for [`UNREAPED_TIMEOUT`] have found only dead children, which means that they cannot
-    /// be reaped. A debugger that is attached to a process and does not wait for it keeps the dead process from its
-    /// parent. Such a process no longer runs, so leaderrun does not keep the lock until it is reaped.
+    /// be reaped. A debugger that is attached to a process and does not wait for it prevents the parent from reaping
+    /// the dead process. Such a process is no longer running, so leaderrun does not keep the lock until it is reaped.
     pub fn only_unreapable_left(&mut self, tree: &Tree, now: Instant) -> bool {
         if !tree.has_only_dead_children() {
             self.all_dead_since = None;

@@ -1,4 +1,4 @@
-//! The search for all descendants, however deep, by one scan of /proc.
+//! Finds all descendants, however deep, by one scan of /proc or by walking the lists of children.
 
 use std::mem;
 use std::time::Duration;
@@ -24,10 +24,10 @@ pub const MAX_WALKED_THREADS: u32 = 32;
 /// The maximum number of processes that a walk has found but not yet read. Dead processes count, too.
 const MAX_UNREAD: usize = 128;
 
-/// The processes that were added or found.
+/// The processes that were added, and those of their descendants that a scan or a walk has found.
 #[derive(Debug)]
 pub struct Members {
-    /// Their numbers in /proc, in ascending order.
+    /// The numbers of the processes in /proc, in ascending order.
     numbers: Vec<i32>,
     /// The processes that a walk has to read, and whether they were [added](Self::add) before it.
     unread: Vec<(i32, bool)>,
@@ -60,7 +60,7 @@ impl Members {
         self.numbers.is_empty()
     }
 
-    /// Adds a process whose descendants a scan searches for, if the list is not full.
+    /// Adds a process whose descendants a scan or a walk is to find, if the list is not full.
     pub fn add(&mut self, number: i32) {
         if self.numbers.len() < CAPACITY
             && let Err(index) = self.numbers.binary_search(&number)

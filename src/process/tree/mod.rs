@@ -225,7 +225,8 @@ impl Tree {
         }
     }
 
-    /// Estimates how many threads run or wait for a CPU, in the processes that the last [`scan`](Self::scan) found.
+    /// Estimates how many threads of the processes that the last [`scan`](Self::scan) found are running or waiting for
+    /// a CPU.
     pub fn estimate_runnable(&self) -> u32 {
         runnable::estimate(&self.proc, self.members.numbers(), self.count.threads)
     }
@@ -240,7 +241,7 @@ impl Tree {
         !self.nested.is_empty()
     }
 
-    /// Sends SIGTERM, followed by SIGCONT, to the remembered processes that have not been sent it yet.
+    /// Sends SIGTERM, followed by SIGCONT, to the remembered processes that have not been sent them yet.
     pub fn terminate_nested(&mut self) {
         self.nested.terminate(&self.proc);
     }
@@ -348,7 +349,7 @@ impl Tree {
     /// was killed.
     ///
     /// # Errors
-    /// Returns one that is alive as [stuck](KillFailure::Stuck).
+    /// Returns a process that is still alive, as [stuck](KillFailure::Stuck).
     pub fn check_found_are_dead(&self) -> Result<(), KillFailure> {
         let numbers = self.nested.numbers().chain(self.members.numbers().iter().copied());
         let mut numbers = numbers.chain(self.escaped.dying());
@@ -369,15 +370,17 @@ impl Tree {
         }
     }
 
-    /// Returns why a killed process does not end, and what to do. The reason is where the process waits in the kernel,
-    /// according to /proc.
+    /// Returns why a killed process does not end, and what to do. The reason is where the process is waiting in the
+    /// kernel, according to /proc.
     fn reason_not_ended(&self, number: i32) -> String {
         let mut buffer = [0; 64];
         match self.proc.read_file(number, "wchan", &mut buffer).unwrap_or_default() {
             b"__refrigerator" => "its cgroup is frozen; thaw the cgroup".to_owned(),
-            b"" | b"0" => format!("it does not end; try cat /proc/{number}/stack as root to see what it waits for"),
+            b"" | b"0" => {
+                format!("it does not end; try cat /proc/{number}/stack as root to see what it is waiting for")
+            }
             place => format!(
-                "it waits in the kernel, in {}; try cat /proc/{number}/stack as root to see what for",
+                "it is waiting in the kernel, in {}; try cat /proc/{number}/stack as root to see what for",
                 String::from_utf8_lossy(place)
             ),
         }
@@ -396,7 +399,8 @@ impl Tree {
         self.escaped.confirm_none_left(&self.proc, &self.not_nested)
     }
 
-    /// Starts a search for escaped processes beside a kill, unless one is under way or was started within a second.
+    /// Starts a search for escaped processes during a kill, unless one is under way or was started less than a second
+    /// ago.
     pub fn search_in_kill(&mut self) {
         self.escaped.search_in_kill(&self.proc, &self.not_nested);
     }

@@ -20,7 +20,7 @@ const CAPACITY: usize = members::CAPACITY;
 const MAX_SCAN_TIME: Duration = Duration::from_millis(500);
 
 /// The maximum number of scans in which a kill stops the remembered processes and their descendants. After that, it
-/// kills them even if one is still running. A scan takes tens of microseconds for each process of the machine.
+/// kills them even if one is still running. A scan takes tens of microseconds for each process on the machine.
 const MAX_SCANS: usize = 20;
 
 /// The longest time that a kill spends on stopping the remembered processes.
@@ -119,7 +119,7 @@ impl Nested {
         if is_complete || count.threads > previous.threads { count } else { previous }
     }
 
-    /// Sends SIGTERM, followed by SIGCONT, to the remembered processes that have not been sent it yet.
+    /// Sends SIGTERM, followed by SIGCONT, to the remembered processes that have not been sent them yet.
     pub fn terminate(&mut self, proc: &Proc) {
         for remembered in self.processes.iter_mut().filter(|remembered| !remembered.sigterm_sent) {
             remembered.sigterm_sent = true;
@@ -129,9 +129,9 @@ impl Nested {
         }
     }
 
-    /// Stops the remembered processes and those that descend from them, so that none can fork while others are found,
-    /// and kills them with children before parents, so that none becomes an orphan. Calls `report` with each process
-    /// and the result of its kill.
+    /// Stops the remembered processes and those that descend from them, so that none can fork while others are being
+    /// found. Then kills them, children before parents, so that none becomes an orphan. Calls `report` with each
+    /// process and the result of its kill.
     pub fn kill(&mut self, proc: &Proc, members: &mut Members, report: &mut impl FnMut(i32, nix::Result<()>)) {
         let until = clock::now() + MAX_STOP_TIME;
         for _ in 0..MAX_SCANS {
@@ -152,8 +152,8 @@ impl Nested {
         }
     }
 
-    /// Makes `members` consist of the processes whose descendants are searched for: the children of this process, and
-    /// the remembered processes that are alive.
+    /// Resets `members` to the processes whose descendants are to be found: the children of this process, and the
+    /// remembered processes that are alive.
     fn reset_members(&mut self, proc: &Proc, members: &mut Members) {
         self.forget_dead(proc);
         members.clear();

@@ -9,7 +9,7 @@ use leaderrun_core::instant::Instant;
 use super::proc::{Listed, Proc};
 use crate::process::clock;
 
-/// The maximum number of known processes. A search checks all others.
+/// The maximum number of processes that are remembered. Each search checks every process that is not among them.
 const CAPACITY: usize = 4096;
 
 /// The processes in /proc that are known not to be in a nested PID namespace.
@@ -21,7 +21,8 @@ pub struct NotNested {
 
 impl NotNested {
     /// Checks the processes that are not known yet, and forgets those that have ended. Ends early at `until` or when
-    /// [`CAPACITY`] is reached, and then also forgets the processes that it has not reached.
+    /// [`CAPACITY`] is reached. In that case, also forgets the processes that it has not
+    /// reached.
     pub fn update(&mut self, proc: &Proc, until: Option<Instant>) {
         let mut processes = Vec::with_capacity(self.processes.len());
         let listing = proc.for_each_process(|process| {
@@ -55,10 +56,10 @@ mod tests {
 
     use super::*;
 
-    fn listed(proc: &Proc, number: i32) -> Listed {
+    fn listed(proc: &Proc, pid: i32) -> Listed {
         let mut found = None;
         proc.for_each_process(|process| {
-            found = Some(process).filter(|process| process.number == number);
+            found = Some(process).filter(|process| process.number == pid);
             found.is_none()
         })
         .unwrap();
@@ -88,19 +89,19 @@ mod tests {
     fn a_process_is_known_until_its_pid_is_reused() {
         let (proc, mut known) = (Proc::open().unwrap(), NotNested::default());
         let mut child = Command::new("sleep").arg("1000").spawn().unwrap();
-        let number = i32::try_from(child.id()).unwrap();
-        let first = listed(&proc, number);
+        let pid = i32::try_from(child.id()).unwrap();
+        let first = listed(&proc, pid);
         assert!(!known.contains(first));
         known.update(&proc, Some(clock::now()));
         assert!(!known.contains(first), "an unchecked process should not be known");
         known.update(&proc, None);
-        assert!(known.contains(first) && known.contains(listed(&proc, number)));
+        assert!(known.contains(first) && known.contains(listed(&proc, pid)));
         child.kill().unwrap();
         child.wait().unwrap();
-        if fork_with_pid(number) {
-            let second = listed(&proc, number);
-            kill(Pid::from_raw(number), Signal::SIGKILL).unwrap();
-            waitpid(Pid::from_raw(number), None).unwrap();
+        if fork_with_pid(pid) {
+            let second = listed(&proc, pid);
+            kill(Pid::from_raw(pid), Signal::SIGKILL).unwrap();
+            waitpid(Pid::from_raw(pid), None).unwrap();
             assert!(!known.contains(second), "{first:?}, {second:?}");
         }
     }

@@ -43,15 +43,15 @@ const MAX_LINK_LENGTH: usize = 64;
 
 /// An open /proc.
 ///
-/// /proc may belong to an outer PID namespace (`unshare --pid` without `--mount-proc`), in which processes have
-/// different numbers than in this process's namespace. A number in /proc is an `i32`, and a number in this process's
-/// namespace is a [`Pid`].
+/// /proc may belong to an outer PID namespace (`unshare --pid` without `--mount-proc`), in which processes have other
+/// pids than in this process's namespace. Here, the *number* of a process is its pid in the namespace of /proc, an
+/// `i32`. Its pid in this process's namespace is a [`Pid`].
 #[derive(Debug)]
 pub struct Proc {
     root: OwnedFd,
     children: OwnedFd,
-    /// How many numbers a process of this PID namespace has. It has a number in each namespace from the namespace of
-    /// /proc down to this one.
+    /// How many pids a process in this PID namespace has on its `NSpid` line: one for each namespace from that of /proc
+    /// down to this one.
     depth: usize,
     ticks_per_second: u64,
     /// When this process was started, in clock ticks since boot.
@@ -92,13 +92,13 @@ impl Stat {
         self.has_thread_ended() && self.threads <= 1
     }
 
-    /// Returns whether the thread for which this was read has ended. If it was read with the number of a process, that
-    /// is the main thread.
+    /// Returns whether the thread that this describes has ended. For the number of a process, that is the process's
+    /// main thread.
     pub fn has_thread_ended(&self) -> bool {
         matches!(self.state, b'Z' | b'X' | b'x')
     }
 
-    /// Returns whether the thread runs or waits for a CPU.
+    /// Returns whether the thread is running or waiting for a CPU.
     pub fn is_runnable(&self) -> bool {
         self.state == b'R'
     }
@@ -122,8 +122,8 @@ impl Proc {
     /// Opens /proc for the current thread, whose children [`for_each_child`](Self::for_each_child) lists.
     ///
     /// # Errors
-    /// Fails if /proc is not mounted, if the kernel does not list children or the numbers in PID namespaces, or if
-    /// there is no free descriptor.
+    /// Fails if /proc is not mounted, if the kernel provides no `children` file or no `NSpid` line, or if there is no
+    /// free descriptor.
     pub fn open() -> io::Result<Self> {
         let flags = OFlag::O_RDONLY | OFlag::O_CLOEXEC;
         let root = open("/proc", flags | OFlag::O_DIRECTORY, Mode::empty())?;
@@ -201,7 +201,7 @@ impl Proc {
         for_each_numbered_entry(&self.open_file(number, "task")?, |thread| visit(thread.number))
     }
 
-    /// Reads `stat` of a process or a thread.
+    /// Reads the `stat` file of a process or a thread.
     ///
     /// The file is read from the directory of the thread with this number (`NUMBER/task/NUMBER`). The file in the
     /// directory of the process has the same fields, but reading it takes 0.1 ms for each thousand threads of the
@@ -216,8 +216,8 @@ impl Proc {
         parse_stat(self.read(path, &mut buffer)?).ok_or(Errno::EINVAL)
     }
 
-    /// Returns the number of a thread that has not ended: of the main thread if possible, or else of another thread of
-    /// the process. Returns `None` if all have ended.
+    /// Returns the number of a thread that has not ended. Prefers the main thread of the process to its other threads.
+    /// Returns `None` if all threads have ended.
     pub fn live_thread(&self, number: i32) -> Option<i32> {
         let is_live = |thread| self.stat(thread).is_ok_and(|stat| !stat.has_thread_ended());
         let mut live = Some(number).filter(|main| is_live(*main));
@@ -476,7 +476,7 @@ fn parse_number(text: &[u8]) -> Option<i32> {
     std::str::from_utf8(text).ok()?.parse().ok()
 }
 
-/// Parses `stat`.
+/// Parses the contents of a `stat` file.
 fn parse_stat(stat: &[u8]) -> Option<Stat> {
     let mut fields = fields_after_name(stat)?;
     let state = *fields.next()?.first()?;
@@ -487,8 +487,8 @@ fn parse_stat(stat: &[u8]) -> Option<Stat> {
     Some(Stat { state, parent, threads, started })
 }
 
-/// Returns the length of the environment according to `stat`; `None` if the process is in the middle of an exec or is
-/// dead. During an exec, the address of the code is zero until the addresses of the environment have been set.
+/// Returns the length of the environment according to a `stat` file; `None` if the process is in the middle of an exec
+/// or is dead. During an exec, the address of the code is zero until the addresses of the environment have been set.
 fn environment_length(stat: &[u8]) -> Option<u64> {
     let mut fields = fields_after_name(stat)?;
     // The first `nth(23)` skips the fields from the state to the limit of the resident set, and the second one skips
@@ -498,7 +498,7 @@ fn environment_length(stat: &[u8]) -> Option<u64> {
     if code_start > 0 { end.checked_sub(start) } else { None }
 }
 
-/// Returns the fields of `stat` after the name. The name, in parentheses, can contain any character, including
+/// Returns the fields of a `stat` file after the name. The name, in parentheses, can contain any character, including
 /// parentheses and line breaks.
 fn fields_after_name(stat: &[u8]) -> Option<impl Iterator<Item = &[u8]>> {
     let name_end = stat.iter().rposition(|byte| *byte == b')')?;
@@ -530,14 +530,14 @@ mod tests {
     }
 
     #[test]
-    fn a_process_is_alive_while_a_thread_continues_after_the_main_thread() {
+    fn a_process_is_alive_while_another_thread_outlives_the_main_thread() {
         let stat = |state, threads| Stat { state, parent: 1, threads, started: 1 };
         assert!(stat(b'Z', 1).is_dead() && stat(b'X', 0).is_dead());
         assert!(!stat(b'Z', 2).is_dead() && !stat(b'Z', 2).is_dead_or_stopped() && !stat(b'S', 1).is_dead());
     }
 
     #[test]
-    fn the_numbers_of_a_process_are_found_after_a_long_list_of_groups() {
+    fn the_nspid_line_is_found_after_a_long_list_of_groups() {
         let directory = tempfile::tempdir().unwrap();
         let proc = Proc { root: File::open(directory.path()).unwrap().into(), ..Proc::open().unwrap() };
         for groups in [0, 1, 350, 700, 65_536] {

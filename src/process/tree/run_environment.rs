@@ -15,7 +15,7 @@ const BUFFER_SIZE: usize = 16 * 1024;
 pub enum Membership {
     Yes,
     No,
-    /// The environment cannot be read now: the process has ended, or is executing a program and has none for a moment.
+    /// The environment cannot be read now: the process has ended, or is in the middle of an exec and has none yet.
     Unreadable,
 }
 
@@ -62,7 +62,7 @@ fn find_run(proc: &Proc, thread: i32, run: &str) -> nix::Result<(bool, u64)> {
     }
 }
 
-/// Returns whether a variable contains this run's ID, as the ID of its own run or of an outer one.
+/// Returns whether a variable contains this run's ID, as the ID of the process's own run or of an outer run.
 fn names_run(variable: &[u8], run: &str) -> bool {
     let value = |name: &str| variable.strip_prefix(name.as_bytes())?.strip_prefix(b"=");
     value(RUN_VARIABLE).is_some_and(|value| value == run.as_bytes())

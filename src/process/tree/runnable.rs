@@ -1,12 +1,13 @@
-//! An estimate of how many threads run or wait for a CPU, from a sample of them.
+//! Estimates from a sample how many threads are running or waiting for a CPU.
 
 use super::proc::Proc;
 
 /// The maximum number of threads from which a sample is taken.
 const MAX_LISTED: usize = 4096;
 
-/// The number of runnable threads after which the sample ends. If the threads use up a CPU limit, reading more threads
-/// would delay this process further.
+/// The number of runnable threads after which the sample ends. Many runnable threads may mean that the command has
+/// exhausted a CPU limit that also applies to this process. Reading more of them would then delay this process even
+/// more.
 const ENOUGH_RUNNABLE: u32 = 16;
 
 /// The maximum number of threads in the sample.

@@ -39,11 +39,11 @@ const EXEC_TIMEOUT: Duration = Duration::from_secs(1);
 /// The pause after a scan that killed nothing or failed.
 const PAUSE: Duration = Duration::from_millis(10);
 
-/// What the child reports after a scan if all killed processes have ended. Otherwise it reports the number of one that
-/// has not.
+/// The child's report after a scan if all killed processes have ended. Otherwise it reports the number of one that has
+/// not.
 const SCANNED: i32 = 0;
 
-/// What the child reports at its end.
+/// The child's last report, when the search is finished.
 const ENDED: i32 = -1;
 
 /// A search, and what its child has reported.
@@ -58,7 +58,7 @@ pub struct Search {
     has_progressed: bool,
     /// The number of a killed process that had not ended at the last report.
     dying: Option<i32>,
-    /// Whether the child has reported its end.
+    /// Whether the child has reported that the search is finished.
     has_ended: bool,
     is_given_up: bool,
 }
@@ -209,7 +209,7 @@ fn none_dying() -> Dying {
     [const { None }; MAX_DYING]
 }
 
-/// What a scan has found.
+/// The result of a scan.
 #[derive(Default)]
 struct Scan {
     any_killed: bool,
@@ -277,12 +277,12 @@ fn possible_member(proc: &Proc, number: i32) -> nix::Result<Option<(Identity, Pi
     }
 }
 
-/// What became of a process that may belong to the run.
+/// The outcome of examining a process that may belong to the run, and of killing it if it does.
 enum Killed {
     Yes(PidFd),
-    /// It does not belong to the run, is dead, or may not be killed by this user.
+    /// The process does not belong to the run, is dead, or may not be killed by this user.
     No,
-    /// Its environment cannot be read now.
+    /// The environment of the process cannot be read now.
     Unreadable,
 }
 

@@ -47,7 +47,7 @@ impl SharedNested {
     }
 
     /// Replaces the stored processes. Because the caller keeps the order of the processes that stay, and the count is
-    /// stored last, a reader finds all that stay even if this process is killed in between.
+    /// stored last, a reader finds all that stay even if this process is killed before it has stored everything.
     pub fn store(&self, processes: impl Iterator<Item = Identity>) {
         let mut count = 0;
         for (shared, identity) in self.contents().processes.iter().zip(processes) {

@@ -22,7 +22,11 @@ fn the_port_option_selects_ports_that_the_service_defines() {
     let server = json!([{ "name": "server", "port": 80, "targetPort": "http" }]);
     assert_eq!(ports(server.clone(), &["8080"]), Ok(vec![served("server", 8080, "TCP")]));
     assert_eq!(ports(server.clone(), &["server:8080"]), Ok(vec![served("server", 8080, "TCP")]));
-    assert_eq!(ports(server, &["http:8080"]), Ok(vec![served("server", 8080, "TCP")]), "a targetPort selects its port");
+    assert_eq!(
+        ports(server, &["http:8080"]),
+        Ok(vec![served("server", 8080, "TCP")]),
+        "a port can also be selected by the name of its targetPort"
+    );
     let unnamed = json!([{ "port": 80, "targetPort": 8080 }]);
     assert_eq!(ports(unnamed, &["9090"]), Ok(vec![served("", 9090, "TCP")]));
     let dns = json!([

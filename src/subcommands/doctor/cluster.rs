@@ -37,7 +37,8 @@ const PRIORITY_LEVELS: &str = "/apis/flowcontrol.apiserver.k8s.io/v1/prioritylev
 
 const REVIEWS: &str = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews";
 
-/// Everything that the doctor examines in a cluster: the lock, and the options of the run.
+/// The inputs for examining a cluster: the lock, and the options that the user would pass to leaderrun to run a
+/// command.
 pub struct ClusterExamination<'a> {
     pub lock: LockName,
     pub slots: Option<SlotCount>,
@@ -117,8 +118,8 @@ fn manifest_command(
     format!("leaderrun manifest --lock {lock}{slots}{owner}{routing}{}", account.unwrap_or_default())
 }
 
-/// Adds rows about whether the API server responds, and whether it responds fast enough, when the object at `path` is
-/// read. Returns the headers of a response, or `None` if the API server does not respond as it should.
+/// Reads the object at `path` several times, and adds rows that say whether the API server responds, and whether it is
+/// fast enough. Returns the headers of a response, or `None` if the API server does not respond as it should.
 async fn examine_api_server(table: &mut Table, cluster: &Cluster, path: &str, timing: &Timing) -> Option<HeaderMap> {
     let address = cluster.address();
     let mut slowest = Duration::ZERO;
@@ -315,9 +316,7 @@ async fn priority_row(cluster: &Cluster, headers: &HeaderMap, manifest_command: 
         }
         None => Row::note(
             "priority",
-            format!(
-                "requests get level {level}, flow schema {schema} (these are uids: this user may not read the names)"
-            ),
+            format!("requests get level {level}, flow schema {schema} (these are uids; the names could not be read)"),
             format!(
                 "check whether kubectl get prioritylevelconfiguration {PRIORITY_LEVEL} -o jsonpath={{.metadata.uid}} prints {level}; if not, {remedy}"
             ),
@@ -325,7 +324,7 @@ async fn priority_row(cluster: &Cluster, headers: &HeaderMap, manifest_command: 
     }
 }
 
-/// Returns the name of the priority level with this uid, if this user may read it.
+/// Returns the name of the priority level with this uid; `None` if it could not be read.
 async fn name_of_level(cluster: &Cluster, uid: &str) -> Option<String> {
     let response = ask(cluster, PRIORITY_LEVELS, None).await.ok()?;
     let levels = json_of(&response).ok()?;

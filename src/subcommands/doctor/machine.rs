@@ -1,4 +1,4 @@
-//! The rows of the `doctor` table about what this machine or container permits leaderrun.
+//! The rows of the `doctor` table about what this machine or container permits leaderrun to do.
 
 use leaderrun_core::timing::MIN_KILL_MARGIN;
 

@@ -16,11 +16,11 @@ use crate::kubernetes::Cluster;
 use crate::process::clock;
 use crate::subcommands::REQUEST_TIMEOUT;
 
-/// If two clocks differ by more than this, the row suggests a remedy. Smaller differences may not be real, because a
-/// `Date` header has whole seconds and the response takes time.
+/// If the two clocks differ by more than this, the row about the wall clock suggests a remedy. Smaller differences may
+/// not be real, because a `Date` header has whole seconds and the response takes time.
 const CLOCK_TOLERANCE: Duration = Duration::from_secs(5);
 
-/// Returns a row about the time until the credentials were ready. A credential plugin can be slow.
+/// Returns a row about how long it took to get the credentials. A credential plugin can be slow.
 pub fn credentials_row(took: Duration, timing: &Timing) -> Row {
     let limit = timing.request_timeout();
     let finding = format!(
@@ -44,16 +44,14 @@ pub async fn examine_host_lookup(table: &mut Table, cluster: &Cluster, timing: &
     let remedy = "check the name servers in /etc/resolv.conf, or give the API server's IP address";
     let limit = timing.request_timeout();
     table.add(match found {
-        Ok(Ok(_)) if clock::now().since(began) < limit / 2 => {
-            Row::ok("name", format!("{host} was looked up in {took}"))
-        }
+        Ok(Ok(_)) if clock::now().since(began) < limit / 2 => Row::ok("name", format!("looking up {host} took {took}")),
         Ok(Ok(_)) => {
             let finding =
                 format!("looking up {host} took {took}; a request times out after {}", format_milliseconds(limit));
             Row::note("name", finding, remedy)
         }
         Ok(Err(failure)) => Row::note("name", format!("cannot look up {host}: {failure}"), remedy),
-        Err(_) => Row::note("name", format!("{host} was not looked up within {took}"), remedy),
+        Err(_) => Row::note("name", format!("looking up {host} timed out after {took}"), remedy),
     });
 }
 

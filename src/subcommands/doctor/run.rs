@@ -1,4 +1,4 @@
-//! The rows about the command and the address for HTTP.
+//! The rows in the doctor's table for the command and for `--http`.
 
 use std::ffi::OsStr;
 use std::path::PathBuf;

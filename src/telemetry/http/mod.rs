@@ -37,7 +37,7 @@ const MAX_REQUEST_SIZE: usize = 8192;
 
 const MAX_HEADERS: usize = 64;
 
-/// The pause after a connection could not be accepted, for example because no descriptor is left.
+/// The pause after a failure to accept a connection, for example because no descriptor is left.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// The pause between attempts to listen on an address that is not available.

@@ -27,7 +27,7 @@ pub fn respond<B>(request: &Request<B>, state: &CandidateState, now: Instant) ->
         "/leader" => response(StatusCode::OK, "application/json", state.leader(now)),
         "/metrics" => response(StatusCode::OK, exposition::CONTENT_TYPE, metrics::exposition(state, now)),
         "/" => text(StatusCode::OK, PATHS),
-        _ => text(StatusCode::NOT_FOUND, &format!("only {PATHS} exist")),
+        _ => text(StatusCode::NOT_FOUND, &format!("not found; the available paths are {PATHS}")),
     }
 }
 
@@ -42,7 +42,8 @@ fn text(status: StatusCode, line: &str) -> Response<Full<Bytes>> {
     response(status, PLAIN_TEXT, on_one_line(line) + "\n")
 }
 
-/// Builds a response. hyper's builder is not used, because it can return errors, for which only a panic would be left.
+/// Builds a response. This does not use hyper's builder, which returns a `Result`: all we could do with its error is
+/// panic.
 fn response(status: StatusCode, content_type: &'static str, body: String) -> Response<Full<Bytes>> {
     let mut response = Response::new(Full::new(Bytes::from(body)));
     *response.status_mut() = status;

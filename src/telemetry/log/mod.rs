@@ -37,7 +37,7 @@ const BACKLOG: usize = 1024;
 /// How long leaderrun waits, before it exits, for the last lines to be written to stderr.
 const FLUSH_TIMEOUT: Duration = Duration::from_millis(200);
 
-/// How many times leaderrun waits for [`FLUSH_TIMEOUT`] as long as stderr accepts output. While it does, the lines are
+/// How many times leaderrun waits for [`FLUSH_TIMEOUT`] as long as stderr accepts output. In that case, the lines are
 /// late only because the machine is busy.
 const FLUSH_ATTEMPTS: u32 = 25;
 
@@ -152,7 +152,7 @@ fn write_lines(backlog: &Receiver<QueueItem>, done: &SyncSender<()>) {
 #[derive(Clone, Debug)]
 struct LogWriter {
     lines: SyncSender<QueueItem>,
-    /// How many lines were dropped since one was queued.
+    /// The number of lines that have been dropped since the last line was queued.
     dropped: Arc<AtomicUsize>,
     format: LogFormat,
 }
@@ -201,7 +201,7 @@ impl<'a> MakeWriter<'a> for LogWriter {
 pub fn abort_on_panic() {
     std::panic::set_hook(Box::new(|panic| {
         log_events::panicked(&panic.to_string().replace(":\n", ": "));
-        // The log's thread writes the line in this time.
+        // This gives the log's thread time to write the line.
         thread::sleep(FLUSH_TIMEOUT);
         std::process::abort();
     }));

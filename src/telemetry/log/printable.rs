@@ -4,7 +4,7 @@ use std::error::Error;
 
 /// Returns untrusted text, such as another holder's identity, in a form that is safe for logs and terminals.
 ///
-/// After its first 200 characters, the text is cut off.
+/// Text longer than 200 characters is truncated.
 pub fn printable(text: &str) -> String {
     const MAX_LENGTH: usize = 200;
     match text.char_indices().nth(MAX_LENGTH) {

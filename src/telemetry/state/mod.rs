@@ -64,7 +64,7 @@ struct LeadershipState {
 pub struct CandidateState {
     config: CandidateConfig,
     counters: Counters,
-    /// The latest instant at which the election must act; `None` while it only waits for input.
+    /// The instant by which the election must act; `None` while it only waits for input.
     election_due: Option<Instant>,
     observed: Option<Observed>,
     /// The number of transitions in the last record that was seen.
@@ -248,7 +248,7 @@ impl CandidateState {
         self.freshness.age(now)
     }
 
-    /// Returns the scheduling delays that were measured, by the label of the thread.
+    /// Returns the measured scheduling delays, each with the label of its thread.
     pub fn scheduling_delays(&self) -> impl Iterator<Item = (&'static str, Duration)> {
         let SchedulingDelays { elector, election, supervisor } = self.scheduling_delays;
         let delays = [("elector", elector), ("election", election), ("supervisor", supervisor)];

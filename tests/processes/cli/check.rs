@@ -13,7 +13,7 @@ fn script(text: &str) -> String {
     format!("check() {{ {} check \"$@\"; echo \"check $?\"; }}; {text}", leaderrun())
 }
 
-/// Starts a leader behind a proxy. Its command is the [`script`] with this text.
+/// Starts a leader behind a proxy. Its command runs the [`script`] with this text.
 fn start_leader_behind_proxy(text: &str) -> (Proxy, testkit::Running) {
     let proxy = Proxy::start(Cluster::shared());
     let a = Candidate::new("a", &TestLock::lease_through(proxy.kubeconfig())).run_script(&script(text));
@@ -28,7 +28,7 @@ fn check_with_min_remaining_fails_before_the_stop_signal() {
     proxy.partition();
     a.wait_for_exit(LOST);
     let output = a.output();
-    let (before, after) = output.split_once("TERM\n").expect("the stop signal was printed");
+    let (before, after) = output.split_once("TERM\n").expect("the command has printed TERM");
     // The stop signal may also have ended a check that was running.
     let before = before.trim_end_matches("check 143\n");
     assert!(before.ends_with("check 1\n"), "{output}");
@@ -45,7 +45,7 @@ fn check_keeps_failing_when_renewals_succeed_again() {
     proxy.heal();
     a.wait_for_exit(LOST);
     let output = a.output();
-    let (_, after) = output.split_once("TERM\n").expect("the stop signal was printed");
+    let (_, after) = output.split_once("TERM\n").expect("the command has printed TERM");
     assert!(after.contains("check 1\n") && !after.contains("check 0"), "{output}");
 }
 
@@ -148,10 +148,10 @@ fn check_inside_a_nested_run_checks_the_lock_of_the_nested_run() {
 }
 
 /// The offsets of the tests' time namespaces, in seconds. The boot time in a namespace must not be negative, so the
-/// machine must have run for longer than the first one.
+/// machine must have been up for longer than 30 seconds.
 const TIME_OFFSETS: [i32; 2] = [-30, 30];
 
-/// Returns an error if this user cannot create time namespaces, or the machine has not run for long enough.
+/// Returns an error if this user cannot create time namespaces, or the machine has not been up for long enough.
 fn check_can_create_time_namespaces() -> Result<(), String> {
     let offset = TIME_OFFSETS[0].to_string();
     let output =

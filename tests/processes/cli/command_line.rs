@@ -187,7 +187,8 @@ fn the_message_about_an_invalid_variable_names_the_variable() {
 
 #[testkit::test]
 fn only_a_mistyped_variable_is_reported() {
-    // Kubernetes sets the second and third variable for a Service `leaderrun`, and an outer leaderrun sets the fourth.
+    // Kubernetes sets the second and third variables for a Service named `leaderrun`. An outer leaderrun sets the
+    // fourth.
     let mut a = Candidate::new("a", &TestLock::file())
         .env("LEADERRUN_WIAT", "1m")
         .env("LEADERRUN_SERVICE_HOST", "10.0.0.1")
@@ -307,7 +308,7 @@ fn the_environment_sets_options_and_the_command_line_takes_precedence() {
 /// The test compares the output with that of the same command without leaderrun. Both start in the same unusual signal
 /// state. The pattern `fd/?` skips the descriptor in `LEADERRUN_TENURE_FD`, which is at least 10.
 #[testkit::test]
-fn the_command_has_the_signal_state_and_descriptors_that_it_has_without_leaderrun() {
+fn the_command_has_the_signal_state_and_descriptors_that_it_would_have_without_leaderrun() {
     let script = "grep ^Sig /proc/$$/status | grep -v SigQ; for fd in /proc/$$/fd/?; do echo ${fd##*/}; done; \
                   echo end";
     let change_signal_state = |command: &mut Command| {

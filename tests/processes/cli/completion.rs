@@ -30,8 +30,9 @@ end
 "#;
 
 /// A zsh script that prints the completions of each command line on one line. zsh only completes words on a terminal,
-/// so the script types each line and Tab into a terminal. Its `compadd` records what is offered: `-A` collects the
-/// matches without offering them. Calls that already have `-O`, `-A` or `-D` offer nothing, so they are not recorded.
+/// so the script types each line and Tab into a terminal. It replaces `compadd` with a function that records the
+/// offered words: an additional call with `-A` collects them without offering them. Calls that already have `-O`, `-A`
+/// or `-D` offer nothing, so they are not recorded.
 const ZSH: &str = r#"
 zmodload zsh/zpty
 script=$1 offered=$2; shift 2

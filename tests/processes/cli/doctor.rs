@@ -149,7 +149,7 @@ fn the_doctor_reports_a_lock_file_that_cannot_be_used() {
         fs::set_permissions(&companion, fs::Permissions::from_mode(0o400)).expect("the file mode can be changed");
         doctor(&usable, &[], 0);
         fs::set_permissions(&companion, fs::Permissions::from_mode(0o000)).expect("the file mode can be changed");
-        assert_eq!(subjects(&doctor(&usable, &[], 1), "FAILED "), ["lock"]);
+        assert_eq!(subjects(&doctor(&usable, &[], 1), "FAILED "), ["PATH.lock"]);
         // The permissions of the directory do not matter if the record file can be written to.
         let existing = TestLock { name: format!("file:{}", directory.join("existing").display()), kubeconfig: None };
         fs::set_permissions(&directory, fs::Permissions::from_mode(0o755)).expect("the file mode can be changed");
@@ -280,7 +280,7 @@ fn the_doctor_reports_a_server_that_is_not_kubernetes() {
 }
 
 #[testkit::test]
-fn the_doctor_reports_a_service_that_does_not_follow_the_leader() {
+fn the_doctor_reports_a_service_that_cannot_route_to_the_leader() {
     let lock = TestLock::lease();
     let services = format!("/api/v1/namespaces/{}/services", lock.namespace());
     let service = ["--service", "web", "--port", "8080"];
@@ -291,14 +291,20 @@ fn the_doctor_reports_a_service_that_does_not_follow_the_leader() {
     admin
         .create(&services, &json!({ "metadata": { "name": "web" }, "spec": spec }))
         .expect("the Service can be created");
-    let selects = doctor(&lock, &service, 1);
-    assert!(selects.output().contains("web has a selector"), "{}", selects.output());
+    let with_selector = doctor(&lock, &service, 1);
+    assert!(with_selector.output().contains("web has a selector"), "{}", with_selector.output());
     let no_selector = json!({ "spec": { "selector": null } });
     admin.merge_patch(&format!("{services}/web"), &no_selector).expect("the Service can be changed");
-    let follows = doctor(&lock, &service, 0);
-    assert!(follows.output().contains("the Service web follows the leader"), "{}", follows.output());
+    let without_selector = doctor(&lock, &service, 0);
     assert!(
-        follows.output().contains("note    address     other machines cannot reach this candidate at 127.0.0.1"),
+        without_selector.output().contains("the Service web can route to the leader"),
+        "{}",
+        without_selector.output()
+    );
+    assert!(
+        without_selector
+            .output()
+            .contains("note    address     other machines cannot reach this candidate at 127.0.0.1"),
         "the report should contain the warning that a candidate logs"
     );
     let leftover = json!({ "metadata": { "name": "web" }, "subsets": [{ "addresses": [{ "ip": "10.1.9.9" }] }] });

@@ -54,7 +54,7 @@ fn every_lock_is_listed_with_its_state() {
         ["NAME", "KIND", "SLOT", "STATE", "HOLDER", "HELD FOR", "RENEWED", "EXPIRES IN", "CLAIM DELAY", "TRANSITIONS"];
     assert_eq!(lines[0], headings);
     let relevant_cells = |cells: &Vec<&str>| {
-        // A time may follow the state, which has at most seven characters.
+        // The state has at most seven characters. A time may follow it.
         let state = cells[3].get(..7).unwrap_or(cells[3]);
         [cells[0], cells[1], cells[2], state, cells[4], cells[8]].map(str::to_owned)
     };

@@ -14,7 +14,8 @@ fn documents(name: &str, arguments: &[&str]) -> Vec<Value> {
     serde_saphyr::from_multiple(&printed.output()).expect("the manifest is valid YAML")
 }
 
-/// Creates the object in each document. Skips a FlowSchema in the in-process API server, which does not have this kind.
+/// Creates the object in each document. Skips FlowSchemas if the tests use the in-process API server, which does not
+/// support this kind.
 fn apply(documents: &[Value]) {
     let cluster = Cluster::shared();
     for document in documents {
@@ -61,7 +62,7 @@ fn the_manifest_grants_all_permissions_that_a_candidate_needs() {
             assert!(!candidate.log().contains("warning"), "{kind}: {}", candidate.log());
         }
         if Cluster::shared().is_real() {
-            assert_requests_have_their_priority(&lock, kind, &documents);
+            assert_flow_schema_is_applied(&lock, kind, &documents);
         }
     }
 }
@@ -114,7 +115,7 @@ fn the_manifest_grants_all_permissions_that_routing_needs() {
 }
 
 /// Checks that the API server applies the manifest's FlowSchema to requests for the lock's object.
-fn assert_requests_have_their_priority(lock: &TestLock, kind: &str, documents: &[Value]) {
+fn assert_flow_schema_is_applied(lock: &TestLock, kind: &str, documents: &[Value]) {
     let admin = Cluster::shared().admin();
     let schema =
         documents.iter().find(|document| document["kind"] == "FlowSchema").expect("the manifest contains a FlowSchema");

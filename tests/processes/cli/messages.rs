@@ -10,21 +10,21 @@ use serde_json::json;
 use testkit::exit_status::{NOT_ACQUIRED, NOT_FOUND, UNAVAILABLE};
 use testkit::{Candidate, Cluster, Proxy, Running, TestLock, eventually, scratch};
 
-/// Returns the last line of the log without its prefix.
-fn last_sentence(running: &Running) -> String {
+/// Returns the message in the last line of the log: the line without its prefix.
+fn last_message(running: &Running) -> String {
     let log = running.log();
     let line = log.lines().last().unwrap_or_default();
-    line.split_once(": ").map_or(line, |(_, sentence)| sentence).to_owned()
+    line.split_once(": ").map_or(line, |(_, message)| message).to_owned()
 }
 
-/// Runs a candidate that gives up with this status. Returns the last line of its log without the prefix.
+/// Runs a candidate that gives up with this status. Returns the last message in its log.
 fn run_until_it_gives_up(candidate: Candidate, status: i32) -> String {
     let mut running = candidate.run(["true"]);
     running.wait_for_exit(status);
-    last_sentence(&running)
+    last_message(&running)
 }
 
-fn path_of_file(lock: &TestLock) -> &str {
+fn lock_file_path(lock: &TestLock) -> &str {
     lock.name.strip_prefix("file:").expect("the lock is a file lock")
 }
 
@@ -59,18 +59,18 @@ fn the_last_line_says_why_a_candidate_gave_up() {
     );
     drop(a);
 
-    fs::write(path_of_file(&file), "some text").expect("the file can be written");
-    let sentence = run_until_it_gives_up(candidate(&file), UNAVAILABLE);
-    assert!(sentence.contains("it is not a leaderrun record: its contents are not JSON; move it away"), "{sentence}");
+    fs::write(lock_file_path(&file), "some text").expect("the file can be written");
+    let message = run_until_it_gives_up(candidate(&file), UNAVAILABLE);
+    assert!(message.contains("it is not a leaderrun record: its contents are not JSON; move it away"), "{message}");
     let link = TestLock { name: format!("file:{}", scratch::directory("link").join("x").display()), kubeconfig: None };
-    symlink(path_of_file(&file), path_of_file(&link)).expect("the link can be created");
-    let sentence = run_until_it_gives_up(candidate(&link), UNAVAILABLE);
-    assert!(sentence.contains("it is a symbolic link; try the path that it points to"), "{sentence}");
+    symlink(lock_file_path(&file), lock_file_path(&link)).expect("the link can be created");
+    let message = run_until_it_gives_up(candidate(&link), UNAVAILABLE);
+    assert!(message.contains("it is a symbolic link; try the path that it points to"), "{message}");
 
     let mut quoted = Candidate::new("b", &TestLock::file()).run(["sleep 1"]);
     quoted.wait_for_exit(NOT_FOUND);
     assert_eq!(
-        last_sentence(&quoted),
+        last_message(&quoted),
         "error: cannot execute sleep 1: No such file or directory; the command and its arguments were quoted as one word; try -- sleep 1"
     );
 }

@@ -12,7 +12,8 @@ fn options(lock: &TestLock) -> String {
     format!("--lock {}{} {}", lock.name, kubeconfig.unwrap_or_default(), TIMING.join(" "))
 }
 
-/// Checks that a run inside the command of the holder of `outer` is refused. `inner` contains the options of that run.
+/// Checks that a nested run is refused. `outer` is the lock of the outer run, and `inner` contains the options of the
+/// nested run.
 fn assert_refused(outer: &TestLock, inner: &str) {
     let mut a = Candidate::new("a", outer).run_script(&format!("{} {inner} -- echo ran", leaderrun()));
     a.wait_for_exit(FAILED);
@@ -23,7 +24,7 @@ fn assert_refused(outer: &TestLock, inner: &str) {
 }
 
 #[testkit::test]
-fn leaderrun_refuses_to_wait_for_the_lock_of_the_command_in_which_it_runs() {
+fn a_nested_run_refuses_to_wait_for_the_lock_of_the_outer_run() {
     for lock in ["lease", "configmap", "endpoints+lease"].map(TestLock::of_kind).into_iter().chain([TestLock::file()]) {
         assert_refused(&lock, &options(&lock));
         assert_refused(&lock, &format!("{} --wait 0s", options(&lock)));
@@ -50,7 +51,7 @@ fn a_nested_run_recognizes_the_same_lock_by_another_name() {
 }
 
 #[testkit::test]
-fn a_run_recognizes_the_lock_of_a_command_two_levels_above() {
+fn a_nested_run_recognizes_the_lock_of_a_run_two_levels_above() {
     let (outer, middle) = (TestLock::file(), TestLock::file());
     let program = leaderrun();
     let nested = format!("{program} {} -- {program} {} -- echo ran", options(&middle), options(&outer));
@@ -73,7 +74,7 @@ fn a_nested_run_can_acquire_a_different_lock() {
     assert_ne!(value("LEADERRUN_RUN_ID"), Some(outer_run));
 }
 
-/// A process that the command of a run left running still has the variables of that run.
+/// A process that outlives the run in which it was started still has the variables of that run.
 #[testkit::test]
 fn a_run_that_has_ended_is_not_an_outer_run() {
     let lock = TestLock::file();

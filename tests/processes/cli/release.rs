@@ -5,7 +5,7 @@ use nix::sys::signal::{Signal, kill};
 use testkit::exit_status::{FAILED, LOST};
 use testkit::{Candidate, Cluster, Running, TestLock, Witnesses};
 
-/// With these durations, the lease does not expire during a test.
+/// Durations that are so long that the lease does not expire during a test.
 const LONG_DURATIONS: [&str; 6] = ["--lease-duration", "1h", "--renew-deadline", "30m", "--retry-period", "1s"];
 
 /// Runs `leaderrun release --force` with these additional arguments. It must exit with this status.
@@ -47,7 +47,7 @@ fn a_forced_release_ends_the_wait_for_a_dead_holder() {
         );
         b.wait_for_exit(0);
         assert!(b.log().contains(&format!("leaderrun release --force released {name}, which a held")), "{}", b.log());
-        witnesses.assert_one_at_a_time(2);
+        witnesses.assert_runs_one_at_a_time(2);
         let second_release = release(&lock, &[], 1);
         assert_eq!(second_release.output(), format!("{name} is free\n"));
     }
@@ -67,7 +67,7 @@ fn a_forced_release_ends_the_wait_after_the_record_was_deleted_or_emptied() {
         b.wait_for_log("while the lock was held");
         release(&lock, &["--observe", "1s"], 0);
         b.wait_for_exit(0);
-        witnesses.assert_one_at_a_time(2);
+        witnesses.assert_runs_one_at_a_time(2);
     }
 }
 
@@ -82,7 +82,7 @@ fn a_forced_release_is_refused_while_the_holder_renews() {
             format!("{0} is being renewed, so its holder is alive; try leaderrun step-down --lock {0}\n", lock.name);
         assert!(refused.output().ends_with(&expected), "{}", refused.output());
         a.stop();
-        witnesses.assert_one_at_a_time(1);
+        witnesses.assert_runs_one_at_a_time(1);
     }
 }
 

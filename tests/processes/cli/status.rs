@@ -82,10 +82,10 @@ fn status_fails_if_the_lock_cannot_be_read() {
     forbidden.wait_for_exit(FAILED);
     assert!(forbidden.log().contains("not allowed to get leases"), "{}", forbidden.log());
 
-    let no_record = scratch::directory("lock").join("text");
-    std::fs::write(&no_record, "text").expect("the file can be written");
+    let not_a_record = scratch::directory("lock").join("text");
+    std::fs::write(&not_a_record, "text").expect("the file can be written");
     let mut unreadable = Candidate::without_default_options("status")
-        .args(["status", "--lock", &format!("file:{}", no_record.display())])
+        .args(["status", "--lock", &format!("file:{}", not_a_record.display())])
         .start();
     unreadable.wait_for_exit(FAILED);
     assert!(unreadable.log().contains("it is not a leaderrun record"), "{}", unreadable.log());

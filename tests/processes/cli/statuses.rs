@@ -110,7 +110,8 @@ fn an_api_server_that_cannot_be_used_is_not_a_conflict() {
         .local_addr()
         .expect("a bound socket has an address")
         .to_string();
-    // The first letter of a reason may be upper-case or lower-case. An empty reason stands for any reason.
+    // The reasons lack their first letter, which may be upper-case or lower-case. An empty reason stands for any
+    // reason.
     for (kubeconfig, reason) in [
         (kubeconfig_with("token-of-admin", "nonsense"), "nauthorized"),
         (kubeconfig_with(&address, &unused), "onnection refused"),

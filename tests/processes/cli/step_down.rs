@@ -34,7 +34,7 @@ fn a_holder_steps_down_when_asked_but_its_successor_does_not() {
         b.wait_for_log("started the command");
         assert!(!b.log().contains("asked to release"), "{}", b.log());
         b.stop();
-        witnesses.assert_one_at_a_time(2);
+        witnesses.assert_runs_one_at_a_time(2);
     }
 }
 
@@ -61,7 +61,7 @@ fn a_holder_that_steps_down_renews_the_lease_until_its_command_is_dead() {
         alive_after_signal > Duration::from_secs(5),
         "the command lived for only {alive_after_signal:?} after the stop signal"
     );
-    witnesses.assert_one_at_a_time(2);
+    witnesses.assert_runs_one_at_a_time(2);
 }
 
 #[testkit::test]
@@ -110,7 +110,7 @@ fn with_wait_step_down_reports_the_next_leader_or_that_there_is_none() {
         a.wait();
         assert_eq!(step_down_and_wait(&lock, Some("1m"), 0), format!("b released {name}, and nobody holds it now\n"));
         b.wait();
-        witnesses.assert_one_at_a_time(2);
+        witnesses.assert_runs_one_at_a_time(2);
     }
 }
 

@@ -111,7 +111,7 @@ fn a_plugin_that_takes_longer_than_the_request_timeout_does_not_cause_a_loss() {
     eventually("the token is renewed three times", || plugin.runs() >= 4);
     assert_eq!(witnesses.lifetimes_of("a")[0].signaled_at, 0, "the command got a stop signal: {}", a.log());
     a.stop();
-    witnesses.assert_one_at_a_time(1);
+    witnesses.assert_runs_one_at_a_time(1);
 }
 
 #[testkit::test]
@@ -239,8 +239,8 @@ fn credentials_are_renewed_after_the_kubeconfig_was_deleted() {
     a.wait_for_log("still using the previous credentials: --kubeconfig");
     assert_eq!(witnesses.lifetimes_of("a")[0].signaled_at, 0, "the command got a stop signal: {}", a.log());
     a.stop();
-    // If leaderrun is stopped while the plugin runs, it kills the plugin and logs this line once more, but with another
-    // reason. Only the reason that names the kubeconfig is counted.
+    // If leaderrun is stopped while the plugin is running, it kills the plugin and logs this line once more, but with
+    // another reason. Only the reason that names the kubeconfig is counted.
     assert_eq!(a.log().matches("still using the previous credentials: --kubeconfig").count(), 1, "{}", a.log());
 }
 
@@ -248,7 +248,7 @@ fn credentials_are_renewed_after_the_kubeconfig_was_deleted() {
 fn unusable_credentials_are_reported_with_the_plugin_that_printed_them() {
     let certificate = "\"clientCertificateData\":\"none\",\"clientKeyData\":\"none\"";
     for (fields, reason) in [
-        ("\"token\":\"a\\nb\"", "it contains characters that a token cannot have"),
+        ("\"token\":\"a\\nb\"", "it contains characters that a token cannot contain"),
         (certificate, "it contains no certificate"),
     ] {
         let version = "client.authentication.k8s.io/v1";

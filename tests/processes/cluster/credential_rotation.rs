@@ -19,7 +19,7 @@ pub const ROTATIONS: usize = 10;
 /// Durations that leave a plugin several seconds to run, even on a busy machine and after a request without a response.
 pub const TIMING: [&str; 6] = ["--lease-duration", "12s", "--renew-deadline", "9s", "--retry-period", "1s"];
 
-/// The setup of a leader and a standby with the same credentials: a kubeconfig and a proxy for each candidate.
+/// The setup for a leader and a standby with the same credentials: a kubeconfig and a proxy for each candidate.
 pub struct Candidates {
     directory: PathBuf,
     pub cluster: Cluster,
@@ -52,8 +52,9 @@ impl Candidates {
         }
     }
 
-    /// Runs a leader and a standby, and calls `rotate`, which replaces the credentials, [`ROTATIONS`] times, each time
-    /// followed by network faults. Checks that the leader keeps renewing the lock and that the standby's watch resumes.
+    /// Runs a leader and a standby. Calls `rotate`, which replaces the credentials, [`ROTATIONS`] times, and causes
+    /// network faults after each call. Checks that the leader keeps renewing the lock and that the standby's watch
+    /// resumes.
     pub fn assert_lock_is_kept_during(&self, mut rotate: impl FnMut()) {
         let witnesses = Witnesses::new();
         let name = format!("{}/job", self.cluster.new_namespace());
@@ -76,11 +77,11 @@ impl Candidates {
             let is_new_watch = |request: &ReceivedRequest| request.is_watch() && request.received_at > rotated_at;
             self.proxies[1].wait_for_request(is_new_watch, testkit::TIMEOUT);
         }
-        witnesses.assert_one_at_a_time(1);
+        witnesses.assert_runs_one_at_a_time(1);
         assert_eq!(witnesses.lifetimes_of("a")[0].signaled_at, 0, "the command got a stop signal: {}", a.log());
         a.stop();
         b.wait_for_exit(0);
-        witnesses.assert_one_at_a_time(2);
+        witnesses.assert_runs_one_at_a_time(2);
     }
 }
 
@@ -132,7 +133,7 @@ fn exec_credential(status: &Value) -> String {
     json!({ "apiVersion": "client.authentication.k8s.io/v1", "kind": "ExecCredential", "status": status }).to_string()
 }
 
-/// Checks that the plugin did not run more often, in total, than once for each candidate and each set of credentials.
+/// Checks that the plugin ran at most once for each candidate and each set of credentials.
 fn assert_plugin_runs_are_limited(directory: &Path) {
     let runs = fs::read_to_string(directory.join("runs")).expect("the plugin has recorded its runs").lines().count();
     assert!(runs <= 2 * (ROTATIONS + 1), "the plugin ran {runs} times for two candidates and {ROTATIONS} rotations");

@@ -47,7 +47,7 @@ fn a_label_that_the_pod_already_had_is_left_alone() {
     let pods = Pods::new(&lock, &["a"]);
     pods.set_role("a", "leader");
     let mut a = candidate("a", &lock).run_witness(&witnesses, &[]);
-    a.wait_for_log("the pod has role=leader from another program; try another key");
+    a.wait_for_log("another program has set role=leader on the pod; try another key");
     a.stop();
     assert_eq!(pods.labeled(), ["a"]);
 }
@@ -122,7 +122,7 @@ fn labels_that_another_program_has_set_are_left_alone() {
     pods.set_role("redis", "leader");
     pods.set_role("b", "worker");
     let mut b = candidate("b", &lock).run_witness(&witnesses, &[]);
-    b.wait_for_log("the pod has role=worker from another program; try another key");
+    b.wait_for_log("another program has set role=worker on the pod; try another key");
     let mut a = candidate("a", &lock).run_witness(&witnesses, &[]);
     a.wait_for_log("held by b");
     b.stop();

@@ -242,7 +242,7 @@ fn a_held_lock_outlives_its_owner_and_gets_its_owner_back_on_release() {
     assert_eq!(
         owners_at(&lock.lease_path()),
         json!(null),
-        "with the deleted owner, Kubernetes would delete the Lease again"
+        "there should be no owner: if the deleted owner were set, Kubernetes would delete the Lease again"
     );
     a.wait_for_log("has no owner: there is no Deployment");
     a.stop();

@@ -26,7 +26,7 @@ fn candidates_need_only_four_verbs_on_the_lease() {
     a.stop();
     b.wait_for_exit(0);
     assert!(!b.log().contains("warning"), "{}", b.log());
-    witnesses.assert_one_at_a_time(2);
+    witnesses.assert_runs_one_at_a_time(2);
 }
 
 #[testkit::test]
@@ -46,7 +46,7 @@ fn the_log_names_a_missing_permission_to_create() {
     Cluster::shared().set_permissions(lock.namespace(), "operator", rules(&["get", "update", "watch"]));
     let a = Candidate::new("a", &lock).run_witness(&witnesses, &[]);
     a.wait_for_log("not allowed to create leases.coordination.k8s.io \"job\"");
-    witnesses.assert_one_at_a_time(0);
+    witnesses.assert_runs_one_at_a_time(0);
 }
 
 #[testkit::test]
@@ -61,7 +61,7 @@ fn a_candidate_without_permission_to_watch_polls() {
     a.stop();
     b.wait_for_exit(0);
     assert_eq!(b.log().matches("not allowed").count(), 1, "the refusal should be logged once: {}", b.log());
-    witnesses.assert_one_at_a_time(2);
+    witnesses.assert_runs_one_at_a_time(2);
 }
 
 #[testkit::test]

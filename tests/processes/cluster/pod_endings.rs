@@ -7,7 +7,8 @@ use testkit::{Candidate, Cluster, Match, Proxy, Running, TestLock, Witnesses, de
 /// Starts the leader `a`, whose witness gets `arguments`, and the standby `b`.
 fn start_leader_and_standby(witnesses: &Witnesses, arguments: &[&str]) -> [Running; 2] {
     let lock = TestLock::lease();
-    // The tests end the containers long before `--kill-after`, as at the end of a shorter grace period.
+    // The tests end the containers long before `--kill-after` has passed, as the kubelet does if the grace period is
+    // shorter.
     let candidate = |name| Candidate::new(name, &lock).args(["--kill-after", "10m"]);
     let a = candidate("a").run_witness(witnesses, arguments);
     witnesses.wait_for("a", 1);
@@ -36,7 +37,7 @@ fn the_lock_is_handed_over_if_the_command_ends_within_the_grace_period() {
     a.wait();
     assert!(b.log().contains("a released ") && !b.log().contains("expired"), "{}", b.log());
     b.stop();
-    witnesses.assert_one_at_a_time(2);
+    witnesses.assert_runs_one_at_a_time(2);
 }
 
 /// The grace period is shorter than `--kill-after`, and the command ignores SIGTERM.
@@ -52,7 +53,7 @@ fn the_lock_expires_if_the_container_is_killed_at_the_end_of_the_grace_period() 
     b.wait_for_log("expired");
     assert!(!b.log().contains("a released "), "{}", b.log());
     b.stop();
-    witnesses.assert_one_at_a_time(2);
+    witnesses.assert_runs_one_at_a_time(2);
 }
 
 /// A container is killed without notice if it runs out of memory or its node fails.
@@ -65,12 +66,12 @@ fn the_lock_expires_if_the_container_is_killed_without_notice() {
     witnesses.wait_for("b", 1);
     b.wait_for_log("expired");
     b.stop();
-    witnesses.assert_one_at_a_time(2);
+    witnesses.assert_runs_one_at_a_time(2);
 }
 
 /// The node is cut off from the API server, so its pod gets no signal.
 #[testkit::test]
-fn the_command_on_a_node_that_is_cut_off_is_dead_before_the_next_starts() {
+fn the_command_on_a_node_that_is_cut_off_is_dead_before_the_next_command_starts() {
     let (proxy, lock, witnesses) = (Proxy::start(Cluster::shared()), TestLock::lease(), Witnesses::new());
     let mut a = Candidate::new("a", &lock.through(proxy.kubeconfig())).run_witness(&witnesses, &["ignore"]);
     witnesses.wait_for("a", 1);
@@ -82,5 +83,5 @@ fn the_command_on_a_node_that_is_cut_off_is_dead_before_the_next_starts() {
     b.wait_for_log("expired");
     drop(cut_off);
     b.stop();
-    witnesses.assert_one_at_a_time(2);
+    witnesses.assert_runs_one_at_a_time(2);
 }

@@ -10,10 +10,10 @@ use testkit::{
     proxy::Hold,
 };
 
-/// The option for the leader's label.
+/// The option that sets the label of the leader's pod.
 pub const LABEL: [&str; 2] = ["--pod-label", "role=leader"];
 
-/// Pods in the namespace of a lock. A pod with a candidate has the candidate's name.
+/// Pods in the namespace of a lock. The pod of a candidate has the candidate's name.
 pub struct Pods {
     client: Client,
     path: String,
@@ -204,7 +204,7 @@ fn two_pods_never_have_the_label_at_the_same_time_during_a_partition() {
     pods.wait_until_labeled(&["a"]);
     a.stop();
     assert!(history().iter().all(|names| names.len() < 2));
-    witnesses.assert_one_at_a_time(3);
+    witnesses.assert_runs_one_at_a_time(3);
 }
 
 #[testkit::test]

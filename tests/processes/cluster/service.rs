@@ -338,7 +338,11 @@ fn a_candidate_without_permission_to_read_the_service_reports_only_the_slice() {
     let mut a = candidate_with_address("a", &lock, "10.1.2.3").run_script("sleep inf");
     a.wait_for_log("the EndpointSlice web-leader routes to this candidate");
     a.wait_for_log("cannot check whether the Service");
-    assert!(a.log().contains("leaderrun manifest with --service web prints a Role that allows it"), "{}", a.log());
+    assert!(
+        a.log().contains("to get a Role that allows this check, run leaderrun manifest with --service web"),
+        "{}",
+        a.log()
+    );
     assert!(!a.log().contains("the Service web routes to this candidate"), "{}", a.log());
     wait_for_addresses(&lock, &["10.1.2.3"]);
     a.stop();

@@ -116,7 +116,7 @@ fn cases(tcp: u16, udp: u16) -> Vec<Case> {
         let options = if port_option.is_empty() { vec![] } else { vec!["--port".to_owned(), port_option] };
         Case { description, spec, options, outcome, doctor }
     };
-    let (routed, follows) = ("the Service web routes to this candidate", "web follows the leader");
+    let (routed, can_route) = ("the Service web routes to this candidate", "web can route to the leader");
     let headless = Some(json!({ "clusterIP": "None", "ports": [http] }));
     let selecting = Some(json!({ "selector": { "app": "web" }, "ports": [http] }));
     let external = Some(json!({ "type": "ExternalName", "externalName": "example.com" }));
@@ -124,9 +124,9 @@ fn cases(tcp: u16, udp: u16) -> Vec<Case> {
         case("no Service", None, String::new(), Err("there is no Service"), "create it without a selector"),
         case("a selector", selecting, String::new(), Err("has a selector"), "kubectl patch service web"),
         case("an ExternalName", external, String::new(), Err("is an ExternalName"), "use a ClusterIP"),
-        case("one port", ports(&[&http]), String::new(), Ok((&["http"], routed)), follows),
-        case("one port by its name", ports(&[&http]), format!("http:{tcp}"), Ok((&["http"], routed)), follows),
-        case("one named port by number only", ports(&[&http]), tcp.to_string(), Ok((&["http"], routed)), follows),
+        case("one port", ports(&[&http]), String::new(), Ok((&["http"], routed)), can_route),
+        case("one port by its name", ports(&[&http]), format!("http:{tcp}"), Ok((&["http"], routed)), can_route),
+        case("one named port by number only", ports(&[&http]), tcp.to_string(), Ok((&["http"], routed)), can_route),
         case(
             "one port by another name",
             ports(&[&http]),
@@ -134,8 +134,8 @@ fn cases(tcp: u16, udp: u16) -> Vec<Case> {
             Err("has no port named \"web\""),
             "try --port http:",
         ),
-        case("a port without a name", ports(&[&unnamed]), String::new(), Ok((&[""], routed)), follows),
-        case("a port without a name by number", ports(&[&unnamed]), tcp.to_string(), Ok((&[""], routed)), follows),
+        case("a port without a name", ports(&[&unnamed]), String::new(), Ok((&[""], routed)), can_route),
+        case("a port without a name by number", ports(&[&unnamed]), tcp.to_string(), Ok((&[""], routed)), can_route),
         case(
             "a target by name",
             ports(&[&named_target]),
@@ -148,16 +148,16 @@ fn cases(tcp: u16, udp: u16) -> Vec<Case> {
             ports(&[&named_target]),
             format!("web:{tcp}"),
             Ok((&["http"], routed)),
-            follows,
+            can_route,
         ),
-        case("headless", headless, String::new(), Ok((&["http"], routed)), follows),
-        case("two ports", ports(&[&http, &dns]), String::new(), Ok((&["http", "dns"], routed)), follows),
+        case("headless", headless, String::new(), Ok((&["http"], routed)), can_route),
+        case("two ports", ports(&[&http, &dns]), String::new(), Ok((&["http", "dns"], routed)), can_route),
         case(
             "one of two ports",
             ports(&[&http, &dns]),
             tcp.to_string(),
             Ok((&["http"], "the Service web routes to this candidate, but not on its port dns")),
-            follows,
+            can_route,
         ),
         case(
             "a port that the Service does not have",
@@ -166,8 +166,8 @@ fn cases(tcp: u16, udp: u16) -> Vec<Case> {
             Err("has no port with the targetPort 1"),
             "try --port",
         ),
-        case("UDP", ports(&[&dns]), String::new(), Ok((&["dns"], routed)), follows),
-        case("UDP by number", ports(&[&dns]), format!("{udp}/udp"), Ok((&["dns"], routed)), follows),
+        case("UDP", ports(&[&dns]), String::new(), Ok((&["dns"], routed)), can_route),
+        case("UDP by number", ports(&[&dns]), format!("{udp}/udp"), Ok((&["dns"], routed)), can_route),
         case("UDP by number as TCP", ports(&[&dns]), format!("{udp}/tcp"), Err("is for UDP"), "try --port dns:"),
     ]
 }
@@ -271,7 +271,7 @@ fn traffic_to_a_dual_stack_service_arrives_over_both_address_families() {
             addresses.iter().partition(|address| address.is_ipv6());
         assert_eq!(reached_addresses("web-leader"), ipv4_addresses);
         assert_eq!(reached_addresses("web-leader-ipv6"), ipv6_addresses);
-        assert!(report.contains("ok      Service     the Service web follows the leader\n"), "{report}");
+        assert!(report.contains("ok      Service     the Service web can route to the leader\n"), "{report}");
         let warning = missing.map(|family| format!("has no {family} address; "));
         assert_eq!(a.log().contains("this candidate has no "), missing.is_some(), "{}", a.log());
         assert_eq!(report.contains("note    Service "), missing.is_some(), "{report}");

@@ -165,7 +165,7 @@ const NAME_PATTERNS: [&str; 3] = ["leaderrun", "lr-supervisor", "leaderrun|lr-su
 const COMMAND_SHAPES: [(&str, usize); 4] =
     [(r#"exec "$@""#, 1), (r#""$@"; true"#, 1), (r#""$@" | "$@""#, 2), (r#""$@" & wait"#, 1)];
 
-/// A leader whose command runs, and a standby for the same lock.
+/// A leader whose command is running, and a standby for the same lock.
 struct LeaderWithStandby {
     witnesses: Witnesses,
     leader: Running,
@@ -229,7 +229,7 @@ fn assert_standbys_take_over(pairs: Vec<LeaderWithStandby>) {
         pair.witnesses.wait_for("b", 1);
         assert!(pair.command_is_dead());
         pair.standby.stop();
-        pair.witnesses.assert_one_at_a_time(2);
+        pair.witnesses.assert_runs_one_at_a_time(2);
     }
 }
 
@@ -280,14 +280,14 @@ fn the_next_command_starts_after_the_previous_one_is_dead_when_leaderrun_is_kill
         killall(&[&["--ns", &init], names].concat());
         witnesses.wait_for("b", 1);
         standby.stop();
-        witnesses.assert_one_at_a_time(2);
+        witnesses.assert_runs_one_at_a_time(2);
     }
 }
 
 /// While both processes are frozen, the command keeps running although another candidate leads. leaderrun does not
 /// promise to prevent that.
 #[testkit::test]
-fn the_command_of_frozen_processes_dies_when_one_of_them_is_thawed_or_both_are_killed() {
+fn a_command_whose_leaderrun_is_frozen_dies_when_one_of_its_processes_is_thawed_or_both_are_killed() {
     enum End {
         ElectorIsThawed,
         SupervisorIsThawed,
@@ -306,7 +306,7 @@ fn the_command_of_frozen_processes_dies_when_one_of_them_is_thawed_or_both_are_k
         match end {
             End::ElectorIsThawed => send(Signal::SIGCONT, &[elector]),
             End::SupervisorIsThawed => send(Signal::SIGCONT, &[supervisor]),
-            // If the elector were thawed first, it would kill the supervisor for being late.
+            // If the elector were thawed first, it would kill the supervisor, because the supervisor's kill is overdue.
             End::BothAreThawed => send(Signal::SIGCONT, &[supervisor, elector]),
             End::BothDie => send(Signal::SIGKILL, &[supervisor, elector]),
         }

@@ -14,7 +14,7 @@ exit 0
 
 fn start_daemon(lock: &TestLock, options: &[&str]) -> Running {
     let running = Candidate::new("a", lock).args(options).run_script(DAEMON);
-    eventually("the daemon runs", || running.output().contains("up"));
+    eventually("the daemon is running", || running.output().contains("up"));
     running
 }
 
@@ -37,7 +37,7 @@ fn processes_that_end_before_the_command_or_are_stopped_with_it_cause_no_warning
         assert!(!a.log().contains("left running"), "{script}: {}", a.log());
     }
     let mut a = Candidate::new("a", &TestLock::file()).run_script("trap 'exit 0' TERM; echo up; sleep 1000 & wait");
-    eventually("the command runs", || a.output().contains("up"));
+    eventually("the command is running", || a.output().contains("up"));
     a.stop();
     assert!(!a.log().contains("left running"), "{}", a.log());
 }

@@ -30,7 +30,7 @@ fn a_command_that_ignores_the_stop_signal_after_max_run_is_killed() {
         a.wait_for_exit(TIMED_OUT);
         assert!(a.log().contains("the command did not end in time after --max-run 500ms; killing it: "), "{}", a.log());
         b.wait_for_exit(0);
-        witnesses.assert_one_at_a_time(2);
+        witnesses.assert_runs_one_at_a_time(2);
     }
 }
 

@@ -38,10 +38,10 @@ fn start_namespace() -> (Running, Pid) {
     (running, init)
 }
 
-/// Durations with which a candidate keeps the lock while a test with thousands of processes keeps the machine busy.
+/// Durations that are long enough for a candidate to keep the lock while thousands of processes keep the machine busy.
 const LONG_TIMING: [&str; 6] = ["--lease-duration", "30s", "--renew-deadline", "20s", "--retry-period", "2s"];
 
-/// The arguments that make a witness ignore SIGTERM and belong to the leader `a`.
+/// The arguments of a witness that ignores SIGTERM and belongs to the run of the leader `a`.
 const IGNORES_SIGTERM: [&str; 2] = ["ignore", "run=1.a"];
 
 /// Returns a command that runs `script` in the namespace of `init`. In the script, `"$@"` runs `witness`. `environment`
@@ -71,7 +71,7 @@ fn assert_witness_dead_before_next_command(
     end(&a);
     witnesses.wait_for("b", 1);
     b.stop();
-    witnesses.assert_one_at_a_time(2);
+    witnesses.assert_runs_one_at_a_time(2);
 }
 
 /// An env(1) command that removes the run ID from the environment. leaderrun finds orphans by this ID.
@@ -199,5 +199,5 @@ fn a_process_that_was_started_just_before_a_loss_is_dead_before_the_next_command
     b.stop();
     // On a busy machine, the witness may be killed before it has started.
     let runs = if witnesses.lifetimes_of("a").is_empty() { 1 } else { 2 };
-    witnesses.assert_one_at_a_time(runs);
+    witnesses.assert_runs_one_at_a_time(runs);
 }

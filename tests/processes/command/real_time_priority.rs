@@ -60,7 +60,7 @@ fn without_a_real_time_priority_leaderrun_has_a_short_time_slice_but_its_command
         }
     });
     let mut a = candidate.run_script("echo $$; exec sleep 1000");
-    eventually("the command runs", || !a.output().is_empty());
+    eventually("the command is running", || !a.output().is_empty());
     let command: i32 = a.output().trim().parse().expect("the output is a PID");
     assert_eq!(time_slice(command), time_slice(0), "the command should have the default time slice");
     let threads = fs::read_dir(format!("/proc/{}/task", a.elector())).expect("the threads can be listed").flatten();
@@ -102,7 +102,7 @@ fn check_can_set_real_time_priority() -> Result<(), String> {
 fn leaderrun_has_a_real_time_priority_only_while_its_command_runs() {
     let lock = TestLock::file();
     let mut a = Candidate::new("a", &lock).run_script("echo $$; exec sleep 1000");
-    eventually("the command runs", || !a.output().is_empty());
+    eventually("the command is running", || !a.output().is_empty());
     let command = Pid::from_raw(a.output().trim().parse().expect("the output is a PID"));
     let initial_scheduling = scheduling(Pid::this());
     assert_eq!(

@@ -250,7 +250,7 @@ fn the_message_about_too_little_memory_says_which_limit_to_raise() {
         // With very little memory, the kernel kills leaderrun during its exec, so there is no status.
         if status.is_some_and(|status| status != 7) {
             assert_eq!(status, Some(UNAVAILABLE), "{megabytes} MB: {}", a.log());
-            assert!(a.log().contains("raise the memory limit: ulimit -d"), "{megabytes} MB: {}", a.log());
+            assert!(a.log().contains("raise the memory limit (ulimit -d"), "{megabytes} MB: {}", a.log());
             refused += 1;
         }
     }
@@ -266,7 +266,7 @@ fn the_message_about_a_limit_on_processes_says_which_limit_to_raise() {
         has_run = a.wait().code() == Some(7);
         if !has_run {
             a.wait_for_exit(UNAVAILABLE);
-            assert!(a.log().contains("; raise the process limit: ulimit -u"), "{limit}: {}", a.log());
+            assert!(a.log().contains("; raise the process limit (ulimit -u"), "{limit}: {}", a.log());
         }
     }
     assert!(has_run, "the highest limit should be enough");
@@ -293,7 +293,7 @@ fn the_message_about_a_limit_on_processes_says_which_limit_to_raise_for_a_lock_i
             .run_script("exit 7");
         if a.wait().code() != Some(7) {
             a.wait_for_exit(UNAVAILABLE);
-            assert!(a.log().contains("; raise the process limit: ulimit -u"), "{limit}: {}", a.log());
+            assert!(a.log().contains("; raise the process limit (ulimit -u"), "{limit}: {}", a.log());
         }
     }
 }

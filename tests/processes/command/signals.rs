@@ -47,7 +47,7 @@ fn a_command_gets_a_signal_once_if_it_is_sent_to_all_processes() {
 #[testkit::test]
 fn a_signal_to_both_of_leaderruns_processes_is_relayed_to_a_command_that_does_not_handle_it() {
     let mut a = Candidate::new("a", &TestLock::file()).run_script("echo ready; exec sleep 1000");
-    eventually("the command runs", || a.output().contains("ready"));
+    eventually("the command is running", || a.output().contains("ready"));
     send(&[a.elector(), a.supervisor()], libc::SIGTERM);
     a.wait_until_killed_by(Signal::SIGTERM);
 }
@@ -96,7 +96,7 @@ fn a_standby_ends_on_each_signal_that_container_images_use_as_stop_signal() {
 #[testkit::test]
 fn the_log_says_that_a_suspended_command_keeps_the_lock() {
     let mut a = Candidate::new("a", &TestLock::file()).run_script("echo ready; while :; do sleep 0.02; done");
-    eventually("the command runs", || a.output().contains("ready"));
+    eventually("the command is running", || a.output().contains("ready"));
     let command = descendants(a.supervisor())[0];
     for (process, signal) in [(command, Signal::SIGSTOP), (a.elector(), Signal::SIGTSTP)] {
         kill(process, signal).expect("the process is alive");
@@ -115,7 +115,7 @@ fn kill_after_is_counted_from_the_configured_stop_signal() {
     let mut a = Candidate::new("a", &TestLock::file())
         .args(["--stop-signal", "USR1", "--kill-after", "300ms"])
         .run_script(script);
-    eventually("the command runs", || a.output().contains("ready"));
+    eventually("the command is running", || a.output().contains("ready"));
     a.signal(Signal::SIGUSR1);
     a.wait_until_killed_by(Signal::SIGKILL);
 }

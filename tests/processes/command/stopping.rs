@@ -29,7 +29,7 @@ fn assert_hand_over_after_signal(
     a.wait();
     witnesses.wait_for("b", 1);
     b.stop();
-    witnesses.assert_one_at_a_time(2);
+    witnesses.assert_runs_one_at_a_time(2);
     assert!(witnesses.lifetimes().iter().all(|life| !is_alive(life.pid)));
     (witnesses, a)
 }
@@ -127,7 +127,7 @@ fn processes_that_the_main_process_left_running_are_dead_when_leaderrun_exits() 
     assert_eq!(spec["holderIdentity"], "");
     let mut b = Candidate::new("b", &lock).run_witness(&witnesses, &["ends"]);
     b.wait_for_exit(0);
-    witnesses.assert_one_at_a_time(2);
+    witnesses.assert_runs_one_at_a_time(2);
 }
 
 #[testkit::test]
@@ -227,7 +227,7 @@ fn a_dead_command_that_a_debugger_keeps_as_a_zombie_does_not_keep_the_lock() {
         }
         witnesses.wait_for("b", 1);
         b.stop();
-        witnesses.assert_one_at_a_time(2);
+        witnesses.assert_runs_one_at_a_time(2);
         // SAFETY: a null status is allowed.
         let reaped = unsafe { libc::waitpid(pid, std::ptr::null_mut(), libc::__WALL) };
         assert_eq!(reaped, pid, "the command should have been a zombie until now");

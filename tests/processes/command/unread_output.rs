@@ -35,7 +35,7 @@ fn assert_not_delayed_by(stderr: OwnedFd) {
     assert!(witnesses.lifetimes_of("a").iter().all(|life| !is_alive(life.pid)));
     witnesses.wait_for("b", 1);
     b.stop();
-    witnesses.assert_one_at_a_time(2);
+    witnesses.assert_runs_one_at_a_time(2);
 }
 
 #[testkit::test]

@@ -6,25 +6,30 @@ mod users;
 
 use self::users::{certificates, plugins, users};
 
-/// The outcome of most cases: a request over TLS with the token `secret`.
+/// The outcome of most cases: a request over TLS with the token `secret` in the namespace `default`. An outcome names
+/// the scheme, the path of the server's URL and the TLS server name if there are any, the credentials, and the
+/// namespace.
 const BY_TOKEN: &str = "https as secret in default";
 // Other outcomes.
+const BY_TOKEN_TO_LOCALHOST: &str = "https with server name localhost as secret in default";
+const BY_TOKEN_WITHOUT_TLS: &str = "http as secret in default";
 const BY_CERTIFICATE: &str = "https as certified in default";
 const BY_PLUGIN: &str = "https as from-plugin in default";
 const ANONYMOUS: &str = "https as nobody in default";
+const ANONYMOUS_WITHOUT_TLS: &str = "http as nobody in default";
 const REFUSED: &str = "refused";
 
 // The reasons why leaderrun differs from kubectl.
 const KUBECTL_ASKS: &str = "kubectl asks for a user name; other programs that use client-go do not";
 const WHITESPACE: &str = "spaces and line breaks around the value are clearly unintended, so leaderrun ignores them";
-const PLAIN_HTTP: &str = "a server without TLS may require credentials, too";
+const CREDENTIALS_WITHOUT_TLS: &str = "a server without TLS may require credentials, too";
 const INFERRED_TYPE: &str = "YAML infers a type that is not intended";
 const QUOTED_BOOLEAN: &str = "the quotes are unintended, and the value is clearly a boolean";
 const MERGE_KEY: &str =
     "kubectl and the YAML standard disagree about which server counts; a lock on another server is a different lock";
 const UNUSED_FIELD: &str = "leaderrun does not read the field";
 const MIXED_FILES: &str = "the file may contain parts of two files";
-const LIMITS: &str = "no real kubeconfig is so large or so deeply nested";
+const LIMITS: &str = "no real kubeconfig is that large or that deeply nested";
 const DATA_TAKES_PRECEDENCE: &str = "data in the kubeconfig takes precedence over a file";
 
 // The fields of a valid cluster, user and context.
@@ -129,7 +134,7 @@ fn files() -> Vec<KubeconfigCase> {
         ),
         single("an extension", format!("{}extensions: [{{name: e, extension: {{a: 1}}}}]\n", plain()), BY_TOKEN),
         single("unknown fields", format!("{}x-unknown: {{a: [1, 2]}}\n", plain()), BY_TOKEN),
-        single("a key twice", format!("current-context: other\n{}", plain()), BY_TOKEN),
+        single("a duplicate key", format!("current-context: other\n{}", plain()), BY_TOKEN),
         single("an anchor", with_cluster(&format!("cluster: &a {CLUSTER}")), BY_TOKEN),
         single("an alias", format!("x-a: &a {CLUSTER}\n{}", with_cluster("cluster: *a")), BY_TOKEN),
         single(
@@ -180,12 +185,20 @@ fn files() -> Vec<KubeconfigCase> {
         single("binary", "\u{0}\u{1}\u{2}", REFUSED),
         single("a map of clusters", plain().replace("- name: c\n", "  name: c\n"), REFUSED),
         single(
-            "a cluster twice",
+            "a duplicate cluster",
             plain().replace("users:", &format!("- name: c\n  cluster: {CLUSTER}\nusers:")),
             REFUSED,
         ),
-        single("a user twice", plain().replace("contexts:", "- name: u\n  user: {token: other}\ncontexts:"), REFUSED),
-        single("a context twice", plain().replace("current-", "- name: x\n  context: {user: u}\ncurrent-"), REFUSED),
+        single(
+            "a duplicate user",
+            plain().replace("contexts:", "- name: u\n  user: {token: other}\ncontexts:"),
+            REFUSED,
+        ),
+        single(
+            "a duplicate context",
+            plain().replace("current-", "- name: x\n  context: {user: u}\ncurrent-"),
+            REFUSED,
+        ),
         single("quoted keys", plain().replace("name: c", "\"name\": \"c\""), BY_TOKEN),
         single("a capitalized key", plain().replace("server:", "Server:"), REFUSED),
         single("a block scalar", plain().replace("-context: x", "-context: |-\n  x"), BY_TOKEN),
@@ -205,7 +218,7 @@ fn authorities() -> Vec<KubeconfigCase> {
     let data = |data: &str| format!("\n    server: $HTTPS\n    certificate-authority-data: {data}");
     let file = |rest: &str| format!("{{server: '$HTTPS', certificate-authority: {rest}}}");
     vec![
-        cluster("CA wrapped into lines", &data("|\n$WRAPPED_CA"), BY_TOKEN),
+        cluster("CA wrapped over several lines", &data("|\n$WRAPPED_CA"), BY_TOKEN),
         cluster("CA folded", &data(">\n$WRAPPED_CA"), REFUSED).but_leaderrun(BY_TOKEN, WHITESPACE),
         cluster("CA quoted with newlines", &data("\"$ESCAPED_CA\""), BY_TOKEN),
         cluster("CA with spaces around it", &data("' $CA '"), REFUSED).but_leaderrun(BY_TOKEN, WHITESPACE),
@@ -239,22 +252,18 @@ fn authorities() -> Vec<KubeconfigCase> {
         cluster(
             "insecure with a CA, without TLS",
             "{server: '$HTTP', certificate-authority: ca.crt, insecure-skip-tls-verify: true}",
-            "http as nobody in default",
+            ANONYMOUS_WITHOUT_TLS,
         )
-        .but_leaderrun("http as secret in default", PLAIN_HTTP),
+        .but_leaderrun(BY_TOKEN_WITHOUT_TLS, CREDENTIALS_WITHOUT_TLS),
         cluster("insecure with a CA", &file("ca.crt, insecure-skip-tls-verify: true"), REFUSED),
-        cluster(
-            "tls-server-name",
-            &file("ca.crt, tls-server-name: localhost"),
-            "https called localhost as secret in default",
-        ),
+        cluster("tls-server-name", &file("ca.crt, tls-server-name: localhost"), BY_TOKEN_TO_LOCALHOST),
         cluster("tls-server-name is wrong", &file("ca.crt, tls-server-name: other"), REFUSED),
         cluster("tls-server-name is an address in brackets", &file("ca.crt, tls-server-name: '[127.0.0.1]'"), BY_TOKEN),
         cluster("tls-server-name is empty", &file("ca.crt, tls-server-name: ''"), BY_TOKEN),
         cluster(
             "insecure with tls-server-name",
             "{server: '$HTTPS', insecure-skip-tls-verify: true, tls-server-name: a.b}",
-            "https called a.b as secret in default",
+            "https with server name a.b as secret in default",
         ),
     ]
 }
@@ -263,11 +272,9 @@ fn authorities() -> Vec<KubeconfigCase> {
 fn clusters() -> Vec<KubeconfigCase> {
     let server = |server: &str| format!("{{server: {server}, certificate-authority-data: $CA}}");
     let with = |extra: &str| format!("{{server: '$HTTPS', certificate-authority-data: $CA, {extra}}}");
-    let called_localhost = "https called localhost as secret in default";
-    let plain_http = "http as nobody in default";
     vec![
-        cluster("server by name", &server("'https://localhost:$TLS_PORT'"), called_localhost),
-        cluster("server by name, in capitals", &server("'https://LOCALHOST:$TLS_PORT'"), called_localhost),
+        cluster("server by name", &server("'https://localhost:$TLS_PORT'"), BY_TOKEN_TO_LOCALHOST),
+        cluster("server by name, in capitals", &server("'https://LOCALHOST:$TLS_PORT'"), BY_TOKEN_TO_LOCALHOST),
         cluster("server with a slash", &server("'$HTTPS/'"), BY_TOKEN),
         cluster(
             "server with a path",
@@ -299,15 +306,15 @@ fn clusters() -> Vec<KubeconfigCase> {
             "https as basic me:p@ss in default",
         ),
         cluster("server with a scheme in capitals", &server("'HTTPS://$TLS_ADDRESS'"), BY_TOKEN),
-        cluster("server without a scheme", "{server: '$ADDRESS'}", plain_http),
-        cluster("server without a scheme, with a CA", &server("'$ADDRESS'"), plain_http),
+        cluster("server without a scheme", "{server: '$ADDRESS'}", ANONYMOUS_WITHOUT_TLS),
+        cluster("server without a scheme, with a CA", &server("'$ADDRESS'"), ANONYMOUS_WITHOUT_TLS),
         cluster("server without a scheme, with a path", "{server: '$ADDRESS/k8s'}", REFUSED),
         cluster("server with one slash", "{server: 'https:/$TLS_ADDRESS'}", REFUSED),
         cluster("server with three slashes", "{server: 'https:///$TLS_ADDRESS'}", REFUSED),
-        cluster("server without TLS", "{server: '$HTTP'}", plain_http)
-            .but_leaderrun("http as secret in default", PLAIN_HTTP),
-        cluster("server without TLS, with a CA", &server("'$HTTP'"), plain_http)
-            .but_leaderrun("http as secret in default", PLAIN_HTTP),
+        cluster("server without TLS", "{server: '$HTTP'}", ANONYMOUS_WITHOUT_TLS)
+            .but_leaderrun(BY_TOKEN_WITHOUT_TLS, CREDENTIALS_WITHOUT_TLS),
+        cluster("server without TLS, with a CA", &server("'$HTTP'"), ANONYMOUS_WITHOUT_TLS)
+            .but_leaderrun(BY_TOKEN_WITHOUT_TLS, CREDENTIALS_WITHOUT_TLS),
         cluster("server with another scheme", &server("'ftp://$ADDRESS'"), REFUSED),
         cluster("server is empty", &server("''"), REFUSED),
         cluster("server is null", &server("null"), REFUSED),

@@ -36,8 +36,9 @@ pub struct KubeconfigCase {
     pub files: Vec<(&'static str, String)>,
     /// The value of `--context`.
     pub context: Option<&'static str>,
-    /// The outcome of kubectl: `refused`, or the request as `SCHEME[/PATH] [called SNI] as USER in NAMESPACE`. PATH is
-    /// the path of the kubeconfig's `server` URL, and SNI is the server name that the client sent in the TLS handshake.
+    /// The outcome of kubectl: `refused`, or the request as `SCHEME[/PATH] [with server name SNI] as USER in
+    /// NAMESPACE`. PATH is the path of the kubeconfig's `server` URL, SNI is the server name that the client sent in
+    /// the TLS handshake, and USER stands for the credentials.
     pub outcome: &'static str,
     /// The outcome of leaderrun and the reason, if it differs from kubectl's.
     pub leaderrun_outcome: Option<(&'static str, &'static str)>,
@@ -219,7 +220,7 @@ impl Setup {
         let http = self.http.take_requests().into_iter().map(|request| ("http", request));
         let requests = https.chain(http).filter_map(|(scheme, request)| {
             let (prefix, namespace) = parse(&request.target)?;
-            let name = request.server_name.as_ref().map(|name| format!(" called {name}")).unwrap_or_default();
+            let name = request.server_name.as_ref().map(|name| format!(" with server name {name}")).unwrap_or_default();
             Some(format!("{scheme}{prefix}{name} as {} in {namespace}", self.user(&request)))
         });
         let requests: Vec<String> = requests.collect();

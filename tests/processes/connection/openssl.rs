@@ -1,5 +1,5 @@
-//! Tests of keys and certificates that the servers of the other tests do not support. openssl creates them, and is also
-//! the server.
+//! Tests of keys and certificates that the servers of the other tests do not support. openssl creates them, and also
+//! acts as the server.
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
@@ -244,7 +244,7 @@ fn rsa_keys_of_servers_and_authorities_with_less_than_2048_bits_are_refused() {
     setup.create_key("server", "P-256");
     setup.issue_certificate("server", "-extfile names");
     let reason = "or that key is an RSA key shorter than 2048 bits";
-    setup.assert_only_leaderrun_refuses("an authority of 1984 bits", ANY_STRENGTH, USER_WITH_TOKEN, reason);
+    setup.assert_only_leaderrun_refuses("an authority with a key of 1984 bits", ANY_STRENGTH, USER_WITH_TOKEN, reason);
 }
 
 #[testkit::test(requires = testkit::check_installed("openssl"))]

@@ -149,7 +149,7 @@ fn proxy_url_takes_precedence_over_the_environment() {
 }
 
 #[testkit::test]
-fn this_machine_is_not_reached_through_the_proxy_in_the_environment() {
+fn the_proxy_in_the_environment_is_not_used_for_a_server_on_this_machine() {
     let proxy = RecordingServer::start(None);
     let kubeconfig = kubeconfig("https://127.0.0.1:1", "");
     assert!(requests_to(&proxy, &kubeconfig, &[("HTTPS_PROXY", format!("http://{}", proxy.address()))]).is_empty());
@@ -237,7 +237,7 @@ fn an_https_proxy_gets_the_client_certificate() {
 }
 
 #[testkit::test]
-fn the_certificate_of_a_proxy_is_verified_like_that_of_the_api_server() {
+fn a_proxys_certificate_is_verified_like_the_api_servers_certificate() {
     let server = RecordingServer::start(Some(tls::server_config()));
     let proxy = TunnelProxy::start(TunnelProtocol::Https, server.address());
     let proxy_url = format!(", proxy-url: 'https://{}'", proxy.address());

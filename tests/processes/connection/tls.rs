@@ -19,7 +19,8 @@ use testkit::{Candidate, scratch};
 
 type Issuer = CertifiedIssuer<'static, KeyPair>;
 
-/// Why a certificate is refused if it, or an intermediate certificate, does not allow server authentication.
+/// The reason in the log if the server's certificate or an intermediate certificate does not allow server
+/// authentication.
 const UNSUITABLE_KEY_USAGE: &str = "its extended key usage, or that of a certificate between it and the authority, \
                                     does not allow server authentication";
 
@@ -163,7 +164,7 @@ fn assert_only_leaderrun_refuses(description: &str, setup: &Setup, reason: &str)
 }
 
 #[testkit::test]
-fn a_certificate_of_the_configured_authority_is_accepted_if_its_chain_is_complete() {
+fn a_certificate_from_the_configured_authority_is_accepted_if_its_chain_is_complete() {
     let issuer = root_authority(authority_params("one"));
     assert_accepted("a certificate", &Setup::issued(server_params(), &issuer));
     let mut for_servers_and_clients = server_params();
@@ -177,7 +178,7 @@ fn a_certificate_of_the_configured_authority_is_accepted_if_its_chain_is_complet
         .expect("the authority can be created");
     let mut with_chain = Setup::issued(server_params(), &intermediate);
     with_chain.chain.push(intermediate.der().clone());
-    assert_accepted("the certificate of a trusted intermediate authority", &with_chain);
+    assert_accepted("a certificate from a trusted intermediate authority", &with_chain);
     with_chain.trusted = issuer.pem();
     assert_accepted("a certificate with its intermediate certificate", &with_chain);
     with_chain.chain.pop();
@@ -217,21 +218,20 @@ fn a_server_certificate_that_is_the_configured_authority_is_accepted_if_it_is_va
 #[testkit::test]
 fn a_server_may_use_a_valid_authority_certificate_that_the_configured_authority_issued() {
     let issuer = root_authority(authority_params("one"));
-    let mut both = authority_params("both");
-    both.subject_alt_names = server_params().subject_alt_names;
-    assert_accepted("an authority that the configured authority issued", &Setup::issued(both.clone(), &issuer));
-    let mut forged = Setup::issued(both.clone(), &root_authority(authority_params("one")));
+    let mut server_authority = authority_params("server authority");
+    server_authority.subject_alt_names = server_params().subject_alt_names;
+    assert_accepted(
+        "an authority that the configured authority issued",
+        &Setup::issued(server_authority.clone(), &issuer),
+    );
+    let mut forged = Setup::issued(server_authority.clone(), &root_authority(authority_params("one")));
     forged.trusted = issuer.pem();
     // The configured authority has not issued this certificate, so the TLS library's refusal is not overridden.
-    assert_refused(
-        "a certificate of another authority with the same name",
-        &forged,
-        "it is an authority's own certificate",
-    );
-    let mut expired = both.clone();
+    assert_refused("a certificate from another authority with the same name", &forged, "it is a CA certificate");
+    let mut expired = server_authority.clone();
     expired.not_after = date_time_ymd(2020, 1, 1);
     assert_refused("an expired certificate", &Setup::issued(expired, &issuer), "it expired at 2020-01-01");
-    let mut for_other_host = both.clone();
+    let mut for_other_host = server_authority.clone();
     for_other_host.subject_alt_names =
         CertificateParams::new(["other.example".to_owned()]).expect("the name is valid").subject_alt_names;
     assert_refused(
@@ -243,8 +243,8 @@ fn a_server_may_use_a_valid_authority_certificate_that_the_configured_authority_
     let other_network = GeneralSubtree::IpAddress(CidrSubnet::from_v4_prefix([10, 0, 0, 0], 8));
     constrained.name_constraints =
         Some(NameConstraints { permitted_subtrees: vec![other_network], excluded_subtrees: Vec::new() });
-    let constrained = Setup::issued(both, &root_authority(constrained));
-    assert_refused("a certificate of an authority for other networks", &constrained, "is refused");
+    let constrained = Setup::issued(server_authority, &root_authority(constrained));
+    assert_refused("a certificate from an authority for other networks", &constrained, "is refused");
 }
 
 #[testkit::test]
@@ -307,7 +307,7 @@ fn an_address_in_a_certificate_may_be_an_ipv4_mapped_ipv6_address() {
 }
 
 #[testkit::test]
-fn a_server_that_speaks_only_http_2_gets_its_own_message() {
+fn the_message_about_a_server_that_speaks_only_http_2_says_so() {
     let setup = Setup::issued(server_params(), &root_authority(authority_params("one")));
     let server = setup.start_with_protocols(&["h2"]);
     let mut status = Candidate::without_default_options("status").args(["status", "--lock", "probe", "--kubeconfig"]);
@@ -402,10 +402,10 @@ fn certificates_that_go_refuses_are_refused_with_a_reason() {
     );
     let mut other = Setup::issued(server_params(), &root_authority(authority_params("one")));
     other.trusted = issuer.pem();
-    assert_refused("a certificate of another authority with the same name", &other, "is refused");
+    assert_refused("a certificate from another authority with the same name", &other, "is refused");
     let mut unknown = Setup::issued(server_params(), &root_authority(authority_params("two")));
     unknown.trusted = issuer.pem();
-    assert_refused("a certificate of an unknown authority", &unknown, "its issuer is not the configured authority");
+    assert_refused("a certificate from an unknown authority", &unknown, "its issuer is not the configured authority");
     let mut for_other_host = CertificateParams::new(["other.example".to_owned()]).expect("the name is valid");
     for_other_host.distinguished_name.push(DnType::CommonName, "127.0.0.1");
     assert_refused(

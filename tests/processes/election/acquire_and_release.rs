@@ -22,7 +22,7 @@ fn a_lease_is_created_renewed_and_released() {
     let mut b = Candidate::new("b", &lock).run_witness(&witnesses, &["ends"]);
     b.wait_for_exit(0);
     assert_eq!(spec()["leaseTransitions"], 1);
-    witnesses.assert_one_at_a_time(2);
+    witnesses.assert_runs_one_at_a_time(2);
 }
 
 #[testkit::test]
@@ -42,7 +42,7 @@ fn a_lease_is_handed_over_to_the_standby() {
 }
 
 #[testkit::test]
-fn a_file_is_handed_over_to_the_standby() {
+fn a_lock_file_is_handed_over_to_the_standby() {
     assert_handed_over_to_standby(&TestLock::file());
 }
 
@@ -55,7 +55,7 @@ fn assert_handed_over_to_standby(lock: &TestLock) {
     a.stop();
     witnesses.wait_for("b", 1);
     b.stop();
-    witnesses.assert_one_at_a_time(2);
+    witnesses.assert_runs_one_at_a_time(2);
 }
 
 #[testkit::test]
@@ -85,11 +85,11 @@ fn only_one_of_two_candidates_with_the_same_identity_leads() {
         first.stop();
         witnesses.wait_for("twin", 2);
         second.stop();
-        witnesses.assert_one_at_a_time(2);
+        witnesses.assert_runs_one_at_a_time(2);
     }
 }
 
-/// The holder is another implementation of the protocol, and its clock is years behind.
+/// The test writes the record as another implementation of the protocol would if its clock were years behind.
 #[testkit::test]
 fn a_holder_whose_clock_is_wrong_keeps_the_lease_while_it_renews() {
     let (lock, witnesses) = (TestLock::lease(), Witnesses::new());
@@ -132,7 +132,7 @@ fn a_holder_whose_clock_is_wrong_keeps_the_lease_while_it_renews() {
 
 /// All candidates start at almost the same time.
 #[testkit::test]
-fn only_one_of_many_candidates_for_a_file_leads() {
+fn only_one_of_many_candidates_for_a_lock_file_leads() {
     for _ in 0..5 {
         let (lock, witnesses) = (TestLock::file(), Witnesses::new());
         let names = ["a", "b", "c", "d", "e", "f", "g", "h"];

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use testkit::other_candidate::{Ending, Implementation, LEADER_ANNOTATION, OtherCandidate, RecordPath};
 use testkit::{Candidate, Cluster, TestLock, Witnesses};
 
-/// Returns a Lease and a ConfigMap as locks, and where their records are. Creates the ConfigMap, because
+/// Returns a Lease lock and a ConfigMap lock, each with the path of its record. Creates the ConfigMap, because
 /// [`OtherCandidate`] does not create the object whose annotation it writes.
 fn locks() -> Vec<(TestLock, RecordPath)> {
     let (lease, configmap) = (TestLock::lease(), TestLock::of_kind("configmap"));
@@ -33,7 +33,7 @@ fn transitions(path: &RecordPath) -> i64 {
     transitions.expect("the record counts transitions")
 }
 
-/// Checks that leaderrun takes over from client-go after this ending, for each kind of lock.
+/// Checks, for both kinds of lock, that leaderrun takes over when client-go's leadership ends in this way.
 fn assert_leaderrun_takes_over_from_client_go(ending: Ending) {
     for (lock, path) in locks() {
         let witnesses = Witnesses::new();

@@ -39,7 +39,7 @@ const SIGKILL_BIT: u64 = 1 << (libc::SIGKILL - 1);
 
 const POLL_INTERVAL: Duration = Duration::from_millis(5);
 
-/// The files of a cgroup version.
+/// A version of the cgroup interface, and the paths and values that it uses.
 struct CgroupVersion {
     /// The directory in which cgroups are created.
     root: &'static str,
@@ -261,7 +261,7 @@ fn many_threads_under_a_cpu_limit_have_ended_before_the_next_start() {
     assert_eq!(left, 0, "no threads of the command should be left: {}", a.log());
     a.wait_for_exit(LOST);
     b.stop();
-    witnesses.assert_one_at_a_time(2);
+    witnesses.assert_runs_one_at_a_time(2);
 }
 
 /// Measures and prints the table, and fails if two commands were alive at the same time. `docs/safety.md` says when

@@ -11,7 +11,7 @@ use serde_json::Value;
 use testkit::exit_status::LOST;
 use testkit::{Candidate, Cluster, Match, Proxy, ReceivedRequest, Running, TestLock, Witnesses, leaderrun};
 
-/// Longer durations than in most tests, because these tests run `leaderrun status` twice before the leader ends.
+/// Longer durations than in most tests, because these tests run `leaderrun status` twice before they end the leader.
 const TIMING: [&str; 6] = ["--lease-duration", "12s", "--renew-deadline", "8s", "--retry-period", "1s"];
 
 fn last_release() -> Result<String, String> {
@@ -82,7 +82,7 @@ fn assert_takeover_in_both_directions(lock: impl Fn() -> TestLock, end: impl Fn(
         end(&mut a, &leader);
         witnesses.wait_for("b", 1);
         b.stop();
-        witnesses.assert_one_at_a_time(2);
+        witnesses.assert_runs_one_at_a_time(2);
         for build in [&leader, &standby] {
             assert_eq!(build.status(&lock)["state"], "free");
         }
@@ -152,7 +152,7 @@ fn the_other_build_asks_the_leader_to_step_down() {
             a.wait();
             witnesses.wait_for("b", 1);
             b.stop();
-            witnesses.assert_one_at_a_time(2);
+            witnesses.assert_runs_one_at_a_time(2);
         }
     }
 }
@@ -165,10 +165,10 @@ fn the_other_build_respects_min_hold() {
         a.wait_for_exit(0);
         let mut b = standby.candidate("b", &lock).run_witness(&witnesses, &["ends"]);
         b.wait_for_exit(0);
-        witnesses.assert_one_at_a_time(2);
+        witnesses.assert_runs_one_at_a_time(2);
         let [first, second] = ["a", "b"].map(|holder| witnesses.lifetimes_of(holder)[0].started_at);
-        // The limit is less than ten seconds, because the record rounds times to seconds, and because the first command
-        // may start late on a busy machine.
+        // The expected interval is less than ten seconds, because the record rounds times to seconds, and because the
+        // first command may start late on a busy machine.
         let interval = Duration::from_nanos(second - first);
         assert!(interval >= Duration::from_secs(6), "{interval:?}:\n{}", b.log());
     }
@@ -201,6 +201,6 @@ fn a_leader_on_a_bad_network_keeps_the_lock() {
         a.stop();
         witnesses.wait_for("b", 1);
         b.stop();
-        witnesses.assert_one_at_a_time(2);
+        witnesses.assert_runs_one_at_a_time(2);
     }
 }

@@ -16,7 +16,7 @@ fn start_leader(proxy: &Proxy, witnesses: &Witnesses) -> (TestLock, Running) {
 
 /// Checks that `a` has led without interruption, and stops it.
 fn assert_still_leads(mut a: Running, witnesses: &Witnesses) {
-    witnesses.assert_one_at_a_time(1);
+    witnesses.assert_runs_one_at_a_time(1);
     assert_eq!(witnesses.lifetimes_of("a")[0].signaled_at, 0, "the command got a stop signal: {}", a.log());
     a.signal(Signal::SIGTERM);
     a.wait_for_exit(0);
@@ -107,7 +107,7 @@ fn a_standby_whose_watch_died_silently_acquires_the_released_lock() {
     a.stop();
     witnesses.wait_for("b", 1);
     b.stop();
-    witnesses.assert_one_at_a_time(2);
+    witnesses.assert_runs_one_at_a_time(2);
 }
 
 #[testkit::test]
@@ -143,7 +143,7 @@ fn a_leader_survives_a_restart_of_the_api_server() {
     a.stop();
     witnesses.wait_for("b", 1);
     b.stop();
-    witnesses.assert_one_at_a_time(2);
+    witnesses.assert_runs_one_at_a_time(2);
 }
 
 #[testkit::test]

@@ -6,7 +6,7 @@ use std::time::Duration;
 use testkit::exit_status::LOST;
 use testkit::{Candidate, Cluster, Lifetime, Proxy, TestLock, Witnesses, is_alive};
 
-/// Partitions the leader `a` from the API server. `arguments` select the behavior of its command (see
+/// Cuts the leader `a` off from the API server. `arguments` select the behavior of its command (see
 /// [`testkit::witness::run`]). Checks that the standby `b` takes over, but only after `a`'s command is dead. Returns
 /// the witnesses.
 fn assert_takeover_after_partition(arguments: &[&str]) -> Witnesses {
@@ -22,7 +22,7 @@ fn assert_takeover_after_partition(arguments: &[&str]) -> Witnesses {
     assert!(witnesses.lifetimes_of("a").iter().all(|life| !is_alive(life.pid)));
     witnesses.wait_for("b", 1);
     b.stop();
-    witnesses.assert_one_at_a_time(2);
+    witnesses.assert_runs_one_at_a_time(2);
     witnesses
 }
 
@@ -77,7 +77,7 @@ fn the_command_is_stopped_if_the_responses_to_renewals_are_lost() {
     a.wait_for_exit(LOST);
     let mut b = Candidate::new("b", &lock).run_witness(&witnesses, &["ends"]);
     b.wait_for_exit(0);
-    witnesses.assert_one_at_a_time(2);
+    witnesses.assert_runs_one_at_a_time(2);
 }
 
 #[testkit::test]
@@ -92,15 +92,15 @@ fn a_standby_that_is_cut_off_does_not_take_over_a_renewed_lease() {
     b.wait_for_log("does not respond; trying again");
     proxy.heal();
     b.wait_for_log("succeed again");
-    witnesses.assert_one_at_a_time(1);
+    witnesses.assert_runs_one_at_a_time(1);
     a.stop();
     witnesses.wait_for("b", 1);
     b.stop();
-    witnesses.assert_one_at_a_time(2);
+    witnesses.assert_runs_one_at_a_time(2);
 }
 
 #[testkit::test]
-fn renewals_during_the_stop_do_not_delay_the_kill() {
+fn renewals_while_the_command_is_being_stopped_do_not_delay_the_kill() {
     let proxy = Proxy::start(Cluster::shared());
     let (lock, witnesses) = (TestLock::lease_through(proxy.kubeconfig()), Witnesses::new());
     // Many renewals fit into the grace period. It is four seconds: half of the time from the renew deadline to the

@@ -45,9 +45,9 @@ fn queued_renewals_are_applied_before_the_deadline_is_checked() {
     a.stop();
 }
 
-/// Partitions the leader `a`, whose witness gets `witness_arguments`, from the API server, freezes some of its
-/// processes with `freeze`, and sends leaderrun SIGUSR1. Thaws all processes `thaw_after` nanoseconds after the
-/// partition. Returns the witnesses, `a`, and the time of the thaw.
+/// Starts a leader `a` whose witness gets `witness_arguments`, and cuts it off from the API server. Then freezes some
+/// of its processes with `freeze`, sends SIGUSR1 to leaderrun, thaws all processes `thaw_after` nanoseconds after the
+/// partition, and waits until `a` exits. Returns the witnesses, `a`, and the time of the thaw.
 fn freeze_and_thaw(
     witness_arguments: &[&str],
     freeze: impl Fn(&Running, &Lifetime),

@@ -25,7 +25,7 @@ fn a_hand_over_goes_to_the_candidate_with_the_shorter_delay() {
         status.wait_for_exit(0);
         assert!(status.output().contains("claim delay   3s"), "{}", status.output());
         other.stop();
-        witnesses.assert_one_at_a_time(3);
+        witnesses.assert_runs_one_at_a_time(3);
     }
 }
 
@@ -51,7 +51,7 @@ fn a_preferred_candidate_preempts_a_leader_with_a_longer_delay() {
         witnesses.wait_for("last", 1);
         assert!(!last.log().contains("asking"), "{}", last.log());
         last.stop();
-        witnesses.assert_one_at_a_time(3);
+        witnesses.assert_runs_one_at_a_time(3);
     }
 }
 

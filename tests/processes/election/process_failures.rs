@@ -31,7 +31,7 @@ fn assert_takeover_after(lock: &TestLock, fault: impl FnOnce(&Running, &Proxy)) 
     witnesses.wait_for("b", 1);
     assert!(witnesses.lifetimes_of("a").iter().all(|life| !is_alive(life.pid)));
     b.stop();
-    witnesses.assert_one_at_a_time(2);
+    witnesses.assert_runs_one_at_a_time(2);
     (witnesses, a)
 }
 
@@ -113,7 +113,7 @@ fn a_frozen_elector_that_is_thawed_after_a_takeover_exits() {
     let (witnesses, mut a) = assert_takeover_after(&TestLock::lease(), |a, _| send(a.elector(), Signal::SIGSTOP));
     send(a.elector(), Signal::SIGCONT);
     a.wait_for_exit(LOST);
-    witnesses.assert_one_at_a_time(2);
+    witnesses.assert_runs_one_at_a_time(2);
 }
 
 #[testkit::test]
@@ -136,7 +136,7 @@ fn a_supervisor_that_is_frozen_until_after_a_takeover_starts_no_command() {
     a.wait_for_exit(LOST);
     b.stop();
     assert_eq!(witnesses.lifetimes_of("a").len(), 0, "the command was started after the takeover");
-    witnesses.assert_one_at_a_time(1);
+    witnesses.assert_runs_one_at_a_time(1);
 }
 
 #[testkit::test]
@@ -150,9 +150,9 @@ fn a_standby_exits_when_its_supervisor_is_killed() {
     b.wait_for_exit(UNAVAILABLE);
 }
 
-/// The supervisor survives `kill -9 -- -PGID`, because it has its own process group.
+/// The supervisor has its own process group, so it survives `kill -9 -- -PGID` and kills the command.
 #[testkit::test]
-fn a_killed_process_group_leaves_nothing_alive() {
+fn the_command_does_not_survive_a_kill_of_the_electors_process_group() {
     let (lock, witnesses) = (TestLock::file(), Witnesses::new());
     let in_new_group = |command: &mut std::process::Command| {
         command.process_group(0);
@@ -167,7 +167,7 @@ fn a_killed_process_group_leaves_nothing_alive() {
     witnesses.wait_for("b", 1);
     assert!(witnesses.lifetimes_of("a").iter().all(|life| !is_alive(life.pid)));
     b.stop();
-    witnesses.assert_one_at_a_time(2);
+    witnesses.assert_runs_one_at_a_time(2);
 }
 
 /// When the supervisor is thawed, the stop signal seems overdue, but renewals are queued.
@@ -188,7 +188,7 @@ fn a_supervisor_that_is_thawed_within_the_grace_period_applies_queued_renewals_f
         a.log()
     );
     a.stop();
-    witnesses.assert_one_at_a_time(1);
+    witnesses.assert_runs_one_at_a_time(1);
 }
 
 #[testkit::test]

@@ -20,7 +20,7 @@ fn a_command_that_succeeded_runs_once_per_min_hold() {
         early.wait_for_exit(NOT_ACQUIRED);
         assert!(early.log().contains("not due before"), "{}", early.log());
         candidate("c").run_witness(&witnesses, &["ends"]).wait_for_exit(0);
-        witnesses.assert_one_at_a_time(2);
+        witnesses.assert_runs_one_at_a_time(2);
         let [first, second] = ["a", "c"].map(|holder| witnesses.lifetimes_of(holder)[0].started_at);
         let interval = Duration::from_nanos(second - first);
         // The five seconds begin with the acquisition, which is before the first command starts.
@@ -61,7 +61,7 @@ fn a_candidate_rejoins_after_a_loss_and_leads_again() {
         }
         witnesses.wait_for("a", 2 * round + 2);
     }
-    witnesses.assert_one_at_a_time(4);
+    witnesses.assert_runs_one_at_a_time(4);
     witnesses.kill("a");
     a.wait_for_exit(137);
 }
@@ -142,7 +142,7 @@ fn with_every_only_one_candidate_runs_the_command_in_each_interval() {
             candidate.wait();
         }
         watch.stop();
-        witnesses.assert_one_at_a_time(4);
+        witnesses.assert_runs_one_at_a_time(4);
         // Each release stores the end of the interval that began with the acquisition before it.
         let due_times: BTreeSet<Timestamp> = watch.output().lines().filter_map(due_time).collect();
         let due_times: Vec<Timestamp> = due_times.into_iter().collect();
@@ -161,7 +161,7 @@ fn with_every_leaderrun_ends_when_the_command_fails_or_on_a_signal() {
     let lock = TestLock::lease();
     every(&lock).run_script("exit 3").wait_for_exit(3);
     let mut a = every(&lock).run_script("trap 'exit 0' TERM; echo runs; while :; do sleep 0.01; done");
-    eventually("the command runs", || a.output().contains("runs"));
+    eventually("the command is running", || a.output().contains("runs"));
     a.signal(Signal::SIGTERM);
     a.wait_for_exit(0);
     let lock = TestLock::file();
@@ -179,7 +179,7 @@ fn after_sigterm_a_command_has_succeeded_only_if_it_exits_with_status_0() {
             let lock = TestLock::file();
             let script = format!("trap '{reaction}' TERM; echo runs; while :; do sleep 0.01; done");
             let mut a = Candidate::new("a", &lock).args([option, "1h"]).run_script(&script);
-            eventually("the command runs", || a.output().contains("runs"));
+            eventually("the command is running", || a.output().contains("runs"));
             a.stop();
             Candidate::new("b", &lock).args(["--wait", "0s"]).run(["true"]).wait_for_exit(next_status);
         }

@@ -64,9 +64,9 @@ impl Slots {
     }
 
     /// Checks that each slot had one command at a time. `runs` contains the expected number of runs in each slot.
-    fn assert_one_at_a_time(&self, runs: &[usize]) {
+    fn assert_runs_one_at_a_time(&self, runs: &[usize]) {
         for (witnesses, runs) in self.witnesses.iter().zip(runs) {
-            witnesses.assert_one_at_a_time(*runs);
+            witnesses.assert_runs_one_at_a_time(*runs);
         }
     }
 
@@ -101,7 +101,7 @@ fn three_of_five_candidates_lead_and_a_slot_without_a_leader_is_filled_again() {
         for holder in &third {
             candidate_named(&mut candidates, holder).stop();
         }
-        slots.assert_one_at_a_time(&[2, 2, 1]);
+        slots.assert_runs_one_at_a_time(&[2, 2, 1]);
     }
 }
 
@@ -123,7 +123,7 @@ fn a_rolling_restart_fills_every_slot_again() {
         };
         // How often a slot changes its leader depends on chance, so only overlaps are checked.
         let runs: Vec<usize> = slots.witnesses.iter().map(count_runs).collect();
-        slots.assert_one_at_a_time(&runs);
+        slots.assert_runs_one_at_a_time(&runs);
     }
 }
 
@@ -142,7 +142,7 @@ fn the_slot_of_a_leader_that_is_cut_off_is_taken_over() {
     assert_eq!(after[1 - slot], before[1 - slot], "the other slot should keep its leader");
     other_candidates.iter_mut().for_each(Running::stop);
     let runs = if slot == 0 { [2, 1] } else { [1, 2] };
-    slots.assert_one_at_a_time(&runs);
+    slots.assert_runs_one_at_a_time(&runs);
 }
 
 #[testkit::test]
@@ -164,7 +164,7 @@ fn the_slot_is_named_in_the_environment_and_in_the_leader_report_and_in_the_metr
     }
     assert!(a.log().contains(&format!("as leader of {held}")), "{}", a.log());
     a.stop();
-    // Without `--slots`, the variable is removed, because it may be that of an outer leaderrun.
+    // Without `--slots`, the variable is removed, because an outer leaderrun may have set it.
     let mut without_slots = Candidate::new("a", &lock).env("LEADERRUN_SLOT", "7").run_script("echo [$LEADERRUN_SLOT]");
     without_slots.wait_for_exit(0);
     assert_eq!(without_slots.output(), "[]\n");

@@ -17,7 +17,7 @@ use testkit::{Candidate, Cluster, TestLock, Witnesses, kubeconfig, scratch};
 /// the retry period.
 const TIMING: [&str; 6] = ["--lease-duration", "10s", "--renew-deadline", "7s", "--retry-period", "1s"];
 
-/// The time that it takes to open a connection. It is longer than the request timeout.
+/// The time that it takes to open a connection through the proxy. It is longer than the request timeout.
 const DELAY: Duration = Duration::from_millis(2500);
 
 /// A proxy that connects to the server only [`DELAY`] after a client has connected.
@@ -31,10 +31,11 @@ impl SlowProxy {
         let listener = TcpListener::bind("127.0.0.1:0").expect("127.0.0.1 has a free port");
         let address = listener.local_addr().expect("a bound socket has an address");
         let connections = Arc::<Mutex<Vec<TcpStream>>>::default();
-        let open = Arc::clone(&connections);
+        let thread_connections = Arc::clone(&connections);
         thread::spawn(move || {
             for stream in listener.incoming().flatten() {
-                open.lock()
+                thread_connections
+                    .lock()
                     .expect("no thread panics while it holds this lock")
                     .push(stream.try_clone().expect("the socket can be duplicated"));
                 thread::spawn(move || relay(stream, server));
@@ -78,11 +79,11 @@ fn slow_connections_are_opened_in_the_background_so_the_lease_is_renewed() {
     assert_eq!(witnesses.lifetimes_of("a")[0].signaled_at, 0, "the command got a stop signal: {}", a.log());
     assert!(a.log().contains("still waiting for a connection to https://127.0.0.1:"), "{}", a.log());
     a.stop();
-    witnesses.assert_one_at_a_time(1);
+    witnesses.assert_runs_one_at_a_time(1);
 }
 
 #[testkit::test]
-fn a_client_certificate_is_replaced_on_slow_connections_without_a_loss() {
+fn a_client_certificate_is_replaced_without_a_loss_when_connections_are_slow() {
     let cluster = Cluster::start_in_process();
     let (proxy, witnesses, directory) =
         (SlowProxy::start(cluster.address()), Witnesses::new(), scratch::directory("slow"));
@@ -103,5 +104,5 @@ fn a_client_certificate_is_replaced_on_slow_connections_without_a_loss() {
     cluster.wait_for_renewals(&lock, 3);
     assert_eq!(witnesses.lifetimes_of("a")[0].signaled_at, 0, "the command got a stop signal: {}", a.log());
     a.stop();
-    witnesses.assert_one_at_a_time(1);
+    witnesses.assert_runs_one_at_a_time(1);
 }

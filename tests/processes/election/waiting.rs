@@ -21,7 +21,7 @@ fn termination_signals_end_a_standby() {
             b.wait_for_exit(128 + signal as i32);
             assert!(!is_alive(supervisor), "the supervisor should not be left behind");
         }
-        witnesses.assert_one_at_a_time(1);
+        witnesses.assert_runs_one_at_a_time(1);
     }
 }
 
@@ -38,7 +38,7 @@ fn a_candidate_terminated_during_its_claim_releases_the_lock_if_the_claim_succee
     a.wait_for_exit(143);
     let spec = Cluster::shared().admin().get(&lock.lease_path()).expect("the lease can be read")["spec"].clone();
     assert_eq!(spec["holderIdentity"], "");
-    witnesses.assert_one_at_a_time(0);
+    witnesses.assert_runs_one_at_a_time(0);
 }
 
 #[testkit::test]
@@ -98,7 +98,7 @@ fn a_standby_gives_up_after_the_wait_duration() {
         witnesses.wait_for("a", 1);
         let mut b = Candidate::new("b", &lock).args(["--wait", "300ms"]).run_witness(&witnesses, &[]);
         b.wait_for_exit(NOT_ACQUIRED);
-        witnesses.assert_one_at_a_time(1);
+        witnesses.assert_runs_one_at_a_time(1);
     }
 }
 
@@ -109,7 +109,7 @@ fn with_wait_0s_a_candidate_gives_up_if_the_holder_is_alive() {
     witnesses.wait_for("a", 1);
     let mut b = Candidate::new("b", &lock).args(["--wait", "0s"]).run_witness(&witnesses, &[]);
     b.wait_for_exit(NOT_ACQUIRED);
-    witnesses.assert_one_at_a_time(1);
+    witnesses.assert_runs_one_at_a_time(1);
 }
 
 #[testkit::test]
@@ -129,7 +129,7 @@ fn with_wait_0s_a_candidate_still_takes_over_from_a_dead_holder() {
         drop(a);
         let mut b = Candidate::new("b", &lock).args(["--wait", "0s"]).run_witness(&witnesses, &["ends"]);
         b.wait_for_exit(0);
-        witnesses.assert_one_at_a_time(2);
+        witnesses.assert_runs_one_at_a_time(2);
     }
 }
 
@@ -145,7 +145,7 @@ fn with_wait_0s_a_candidate_gives_up_if_the_api_server_does_not_respond() {
     let expected = format!("cannot reach {}: still waiting for a connection to https://", lock.name);
     assert!(a.log().contains(&expected), "{}", a.log());
     assert!(a.log().contains("could not use "), "{}", a.log());
-    witnesses.assert_one_at_a_time(0);
+    witnesses.assert_runs_one_at_a_time(0);
 }
 
 /// The test replaces the file with a FIFO. Opening it blocks, as on a file system that does not respond.

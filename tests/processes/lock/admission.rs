@@ -73,7 +73,7 @@ fn a_leader_loses_the_lock_if_its_lease_duration_is_shortened() {
 }
 
 #[testkit::test]
-fn what_a_policy_adds_to_a_lease_is_kept_and_is_not_an_outside_edit() {
+fn additions_by_a_policy_are_kept_and_not_reported_as_outside_edits() {
     let (cluster, witnesses) = (Cluster::start_in_process(), Witnesses::new());
     let lock = lease_in(&cluster);
     cluster.api_server().set_admission(Some(add_label_and_annotation));

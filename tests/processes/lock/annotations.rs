@@ -8,7 +8,8 @@ use testkit::{Candidate, Cluster, Match, Proxy, TestLock, Witnesses, eventually}
 /// The annotation that contains the record.
 pub const LEADER_ANNOTATION: &str = "control-plane.alpha.kubernetes.io/leader";
 
-/// Returns the record in the annotation of the lock's object. `plural` is the object's resource, such as `endpoints`.
+/// Returns the record in the annotation of the lock's object. `plural` names the resource in the object's URL, such as
+/// `configmaps`.
 pub fn record_in_annotation(lock: &TestLock, plural: &str) -> Value {
     let object = Cluster::shared().admin().get(&lock.object_path(plural)).expect("the object exists");
     serde_json::from_str(
@@ -34,7 +35,7 @@ fn a_lock_in_an_annotation_is_handed_over() {
         b.stop();
         let released = record_in_annotation(&lock, plural);
         assert_eq!((&released["holderIdentity"], &released["leaseDuration"]), (&json!(""), &json!("PT6S")));
-        witnesses.assert_one_at_a_time(2);
+        witnesses.assert_runs_one_at_a_time(2);
     }
 }
 
@@ -66,7 +67,7 @@ fn a_leader_keeps_its_lock_and_all_other_content_while_another_program_writes_to
     let object = admin.get(&path).expect("the ConfigMap exists");
     assert_eq!(object["metadata"]["annotations"]["kept"], "yes");
     assert_eq!(object["data"]["setting"], setting.to_string());
-    witnesses.assert_one_at_a_time(2);
+    witnesses.assert_runs_one_at_a_time(2);
 }
 
 #[testkit::test]
@@ -85,7 +86,7 @@ fn an_annotation_that_is_not_a_record_is_not_overwritten() {
     assert!(!a.log().contains('\u{1b}'));
     let object = admin.get(&path).expect("the ConfigMap exists");
     assert_eq!(object["metadata"]["annotations"][LEADER_ANNOTATION], not_a_record);
-    witnesses.assert_one_at_a_time(0);
+    witnesses.assert_runs_one_at_a_time(0);
 }
 
 /// The Python client writes the duration as text, and local times without an offset. The year 9999 is a common way to
@@ -113,7 +114,7 @@ fn a_record_of_another_program_with_unusual_times_expires() {
         eventually("a renews the record", || renew_time() != before);
         a.stop();
         assert!(a.log().contains("it expires 2s after"), "{}", a.log());
-        witnesses.assert_one_at_a_time(1);
+        witnesses.assert_runs_one_at_a_time(1);
     }
 }
 
@@ -131,7 +132,7 @@ fn the_command_of_a_lock_in_an_annotation_is_dead_before_the_next_command_starts
         a.wait_for_exit(LOST);
         witnesses.wait_for("b", 1);
         b.stop();
-        witnesses.assert_one_at_a_time(2);
+        witnesses.assert_runs_one_at_a_time(2);
     }
 }
 
@@ -155,11 +156,11 @@ fn one_of_many_candidates_that_start_at_the_same_time_leads() {
         let (lock, witnesses) = (TestLock::of_kind(kind), Witnesses::new());
         let names = ["a", "b", "c", "d"];
         let candidates = names.map(|name| Candidate::new(name, &lock).run_witness(&witnesses, &[]));
-        eventually("all candidates but one wait", || {
+        eventually("all candidates but one are waiting", || {
             candidates.iter().filter(|candidate| candidate.log().contains("held by")).count() == names.len() - 1
         });
         eventually("one candidate leads", || !witnesses.lifetimes().is_empty());
-        witnesses.assert_one_at_a_time(1);
+        witnesses.assert_runs_one_at_a_time(1);
     }
 }
 

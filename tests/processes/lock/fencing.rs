@@ -64,7 +64,7 @@ fn a_file_refuses_an_older_leader() {
 }
 
 /// A replacement for `aws` that stores one object in the directory `$STORE`. It supports the two requests that the
-/// recipe sends, with the conditional writes of S3. If the file `race` exists, the ETag changes after each read, as if
+/// recipe sends, including S3's conditional writes. If the file `race` exists, the ETag changes after each read, as if
 /// another leader had written the object.
 const FAKE_AWS: &str = r#"#!/bin/sh
 set -eu

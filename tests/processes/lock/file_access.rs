@@ -84,7 +84,7 @@ fn many_candidates_lead_one_at_a_time_while_files_beside_the_record_are_deleted(
             assert_eq!(witnesses.lifetimes().len(), names.len() * round);
         }
     });
-    witnesses.assert_one_at_a_time(names.len() * rounds);
+    witnesses.assert_runs_one_at_a_time(names.len() * rounds);
 }
 
 #[testkit::test]
@@ -114,7 +114,7 @@ fn an_unusable_lock_file_is_refused_with_a_reason() {
 }
 
 #[testkit::test]
-fn the_message_names_the_process_that_keeps_the_file_locked() {
+fn the_log_names_the_process_that_keeps_the_file_locked() {
     let lock = TestLock::file();
     let path = lock.name.strip_prefix("file:").expect("the lock is a file");
     for locked in [format!("{path}.lock"), path.to_owned()] {
@@ -138,7 +138,7 @@ fn the_message_names_the_process_that_keeps_the_file_locked() {
 /// The kernel only knows the process that called flock(2). Here that process has ended, but the shell that started it
 /// still has the descriptor, which keeps the file locked.
 #[testkit::test]
-fn the_message_says_how_to_find_an_unknown_process_that_keeps_the_file_locked() {
+fn the_log_says_how_to_find_an_unknown_process_that_keeps_the_file_locked() {
     let lock = TestLock::file();
     let path = lock.name.strip_prefix("file:").expect("the lock is a file");
     let script = "exec 9>$0; flock 9; echo locked; read line";
@@ -153,7 +153,8 @@ fn the_message_says_how_to_find_an_unknown_process_that_keeps_the_file_locked() 
     a.wait_for_exit(0);
 }
 
-/// The link to the directory may point to the current release of an application, and change with each release.
+/// For example, the directory is a link to the current release of an application, and each deployment replaces that
+/// link.
 #[testkit::test]
 fn a_leader_follows_a_changed_link_to_the_directory_of_its_lock_file() {
     let directory = scratch::directory("releases");
@@ -207,7 +208,7 @@ fn a_world_writable_file_can_be_used_by_all_users() {
     for (mode, users) in [(0o1777, &[ANN, BEN, ROOT, BEN, ANN, BEN, BEN, BEN][..]), (0o755, &[ANN, BEN, ANN, BEN])] {
         let path = create_reachable_directory("shared", mode).join("job");
         fs::write(&path, "").expect("the file can be written");
-        fs::set_permissions(&path, Permissions::from_mode(0o666)).expect("the file is ours");
+        fs::set_permissions(&path, Permissions::from_mode(0o666)).expect("root may change the mode");
         run_as_each(users, &lock_at(&path));
         // `leaderrun status` only needs permission to read.
         fs::set_permissions(&path, Permissions::from_mode(0o644)).expect("root may change the mode");
@@ -225,9 +226,9 @@ fn two_users_of_a_group_share_a_directory() {
     for mode in [0o775, 0o2775, 0o3775] {
         let directory = create_reachable_directory("of-a-group", mode);
         chown(&directory, None, Some(GROUP)).expect("root may change the group");
-        fs::set_permissions(&directory, Permissions::from_mode(mode)).expect("the directory is ours");
+        fs::set_permissions(&directory, Permissions::from_mode(mode)).expect("root may change the mode");
         let path = directory.join("job");
-        // In a sticky directory, the other user cannot replace the file, and so must be able to write it.
+        // In a sticky directory, the other user cannot replace the file, so the group must be allowed to write to it.
         if mode & 0o1000 != 0 {
             fs::write(&path, "").expect("the file can be written");
             chown(&path, Some(ANN), Some(GROUP)).expect("root may change the owner and the group");
@@ -246,7 +247,7 @@ fn the_command_that_a_refusal_suggests_makes_the_lock_file_usable() {
     let unreadable = create_reachable_directory("unreadable", 0o777).join("it's quoted");
     for (path, mode) in [(sticky.join("job"), 0o644), (unreadable, 0o600)] {
         run_as_each(&[ROOT], &lock_at(&path));
-        fs::set_permissions(&path, Permissions::from_mode(mode)).expect("the file is ours");
+        fs::set_permissions(&path, Permissions::from_mode(mode)).expect("root may change the mode");
         assert_suggestion_helps(&path, "it belongs to root and has mode");
     }
     assert_suggestion_helps(&closed.join("job"), "belongs to root and has mode 0755");
@@ -263,9 +264,9 @@ fn assert_suggestion_helps(path: &Path, expected: &str) {
     let refusal = log.lines().find(|line| line.contains(expected)).expect("the log contains the refusal");
     let (_, suggestion) = refusal.rsplit_once(": ").expect("the refusal ends with a suggestion");
     drop(refused);
-    let suggestion = suggestion.split("; file:").next().expect("a split text has a first part");
-    let done = Command::new("sh").args(["-c", suggestion]).status().expect("sh can be run");
-    assert!(done.success(), "{suggestion}");
+    let suggestion = suggestion.split("; file:").next().expect("split returns at least one part");
+    let status = Command::new("sh").args(["-c", suggestion]).status().expect("sh can be run");
+    assert!(status.success(), "the suggested command fails: {suggestion}");
     run_as_each(&[ANN, ANN], &lock);
 }
 
@@ -310,7 +311,7 @@ fn a_leader_survives_a_full_disk() {
     witnesses.wait_for("b", 1);
     fs::remove_file(fill).expect("the file can be removed");
     b.stop();
-    witnesses.assert_one_at_a_time(2);
+    witnesses.assert_runs_one_at_a_time(2);
     let _ = umount2(&directory, MntFlags::MNT_DETACH);
 }
 
@@ -344,11 +345,11 @@ fn a_candidate_does_not_lead_if_its_lock_file_is_mounted_without_its_directory_a
     b.wait_for_log("held by a");
     a.stop();
     witnesses.wait_for("b", 1);
-    // c sees the file that b has replaced, and so none of b's renewals. The wait is longer than the lease duration, so
-    // c would lead if it trusted the record in that file.
+    // b has replaced the file outside, but c still sees the old file, and so none of b's renewals. The wait is longer
+    // than the lease duration, so c would lead if it trusted the record in the old file.
     let mut c = c.args(["--wait", "9s"]).run_witness(&witnesses, &[]);
     c.wait_for_exit(UNAVAILABLE);
     assert!(c.log().contains("mount its directory instead"), "{}", c.log());
     b.stop();
-    witnesses.assert_one_at_a_time(2);
+    witnesses.assert_runs_one_at_a_time(2);
 }

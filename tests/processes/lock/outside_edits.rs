@@ -1,4 +1,4 @@
-//! Tests of records that another program, such as kubectl, edits while a command runs.
+//! Tests of records that another program, such as kubectl, edits while a command is running.
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use serde_json::json;
 use testkit::exit_status::LOST;
 use testkit::{Candidate, Client, Cluster, Proxy, Running, TestLock, Witnesses, eventually};
 
-/// A lease that was edited while `a` held it and `b` waited for it.
+/// A lease that was edited while `a` held it and `b` was waiting for it.
 struct EditedLease {
     lock: TestLock,
     admin: Client,
@@ -39,13 +39,13 @@ impl EditedLease {
         eventually("a holds the lease again", || spec()["holderIdentity"] == "a");
         let renewed = spec()["renewTime"].clone();
         eventually("a renews the lease", || spec()["renewTime"] != renewed && spec()["holderIdentity"] == "a");
-        self.witnesses.assert_one_at_a_time(1);
+        self.witnesses.assert_runs_one_at_a_time(1);
         // The command ignores SIGTERM, so it is ended by SIGKILL.
         self.witnesses.kill("a");
         self.a.wait_for_exit(137);
         self.witnesses.wait_for("b", 1);
         self.b.stop();
-        self.witnesses.assert_one_at_a_time(2);
+        self.witnesses.assert_runs_one_at_a_time(2);
     }
 
     /// Checks that the holder kills its command immediately, and that the standby then takes over.
@@ -61,7 +61,7 @@ impl EditedLease {
         }
         self.witnesses.wait_for("b", 1);
         self.b.stop();
-        self.witnesses.assert_one_at_a_time(2);
+        self.witnesses.assert_runs_one_at_a_time(2);
     }
 }
 
@@ -123,8 +123,8 @@ fn a_lease_that_is_edited_to_name_the_standby_is_lost_immediately() {
 #[testkit::test]
 fn a_record_copied_from_another_lock_does_not_release_the_lock() {
     let other = TestLock::lease();
-    let mut last = Candidate::new("last", &other).run_script("true");
-    last.wait_for_exit(0);
+    let mut other_holder = Candidate::new("other", &other).run_script("true");
+    other_holder.wait_for_exit(0);
     edit_lease(|admin, lease| {
         let mut copy = admin.get(&other.lease_path()).expect("the other lease can be read");
         copy["spec"]["leaseTransitions"] = 100.into();
@@ -134,7 +134,7 @@ fn a_record_copied_from_another_lock_does_not_release_the_lock() {
     .assert_holder_keeps_the_lock();
 }
 
-/// The holder renews so seldom that the record from the backup expires before the holder notices the edit.
+/// The holder renews so rarely that the record from the backup expires before the holder notices the edit.
 #[testkit::test]
 fn a_standby_waits_for_a_holder_whose_record_was_replaced_from_a_backup() {
     let (lock, witnesses) = (TestLock::lease(), Witnesses::new());
@@ -155,7 +155,7 @@ fn a_standby_waits_for_a_holder_whose_record_was_replaced_from_a_backup() {
     a.wait_for_exit(LOST);
     witnesses.wait_for("b", 1);
     b.stop();
-    witnesses.assert_one_at_a_time(2);
+    witnesses.assert_runs_one_at_a_time(2);
 }
 
 #[testkit::test]
@@ -200,7 +200,7 @@ fn a_deleted_file_is_restored_by_its_holder() {
     a.stop();
     witnesses.wait_for("b", 1);
     b.stop();
-    witnesses.assert_one_at_a_time(2);
+    witnesses.assert_runs_one_at_a_time(2);
 }
 
 /// A PUT with a resourceVersion but without a uid would create a new Lease.

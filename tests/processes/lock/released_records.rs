@@ -16,7 +16,7 @@ const VERSIONS: [&str; 1] = ["0.1.0"];
 /// The lease duration in all records.
 const LEASE_DURATION: Duration = Duration::from_secs(3);
 
-/// Returns what this version wrote: the object that contains a record, or the contents of a lock file.
+/// Returns a record that this version wrote, as the API object or the lock file that contains it.
 fn record(version: &str, name: &str) -> Value {
     let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/processes/lock/released_records");
     let text = fs::read_to_string(directory.join(version).join(name)).expect("the record can be read");
@@ -53,7 +53,7 @@ fn status(lock: &TestLock) -> Value {
     serde_json::from_str(&status.output()).expect("the output is valid JSON")
 }
 
-/// Starts a candidate and waits until its command runs. Returns the candidate and the time that this took.
+/// Starts a candidate and waits until its command is running. Returns the candidate and the time that this took.
 fn acquire(lock: &TestLock, witnesses: &Witnesses) -> (Running, Duration) {
     let start = Instant::now();
     let a = Candidate::new("a", lock).run_witness(witnesses, &[]);
@@ -113,7 +113,7 @@ fn a_new_lease_has_all_fields_of_older_versions_and_a_mark_in_the_same_format() 
             lease["metadata"]["annotations"]["leaderrun/run"].as_str().expect("the Lease has a mark").to_owned()
         };
         let words = |mark: String| mark.split(' ').map(str::to_owned).collect::<Vec<_>>();
-        // A mark consists of the run ID, the state and the renewal time.
+        // A mark consists of the run ID, the state and the renewal time. The run IDs must have the same length.
         let (old_mark, new_mark) = (words(mark(&old)), words(mark(&new)));
         assert_eq!(
             (new_mark.len(), new_mark[0].len(), &new_mark[1]),

@@ -40,7 +40,7 @@ fn a_hand_over_changes_the_holder_in_both_objects() {
         witnesses.wait_for("b", 1);
         b.stop();
         assert_eq!(holders(), (json!(""), json!("")));
-        witnesses.assert_one_at_a_time(2);
+        witnesses.assert_runs_one_at_a_time(2);
     }
 }
 
@@ -104,7 +104,7 @@ fn a_candidate_that_may_write_only_one_object_does_not_block_others() {
     assert_eq!(a.log().matches("not allowed").count(), 1, "the refusal should be logged once: {}", a.log());
 }
 
-/// The writes fail if a webhook for one of the two kinds of object hangs, fails or refuses them.
+/// The writes can fail because a webhook for one of the two kinds of object hangs, fails or refuses them.
 #[testkit::test]
 fn a_candidate_whose_writes_to_one_object_fail_does_not_block_others() {
     for status in [None, Some(500), Some(403)] {
@@ -124,7 +124,7 @@ fn a_candidate_whose_writes_to_one_object_fail_does_not_block_others() {
         b.stop();
         a.signal(nix::sys::signal::Signal::SIGTERM);
         a.wait();
-        witnesses.assert_one_at_a_time(1);
+        witnesses.assert_runs_one_at_a_time(1);
     }
 }
 
@@ -192,7 +192,7 @@ fn a_lock_in_two_objects_expires_after_its_holder_crashed() {
             "{}",
             b.log()
         );
-        witnesses.assert_one_at_a_time(2);
+        witnesses.assert_runs_one_at_a_time(2);
     }
 }
 
@@ -238,8 +238,8 @@ fn a_release_that_reached_one_of_two_objects_is_completed() {
 /// Watches the Endpoints object of a lock.
 fn watch_endpoints(lock: &TestLock) -> Watch {
     let endpoints = format!("/api/v1/namespaces/{}/endpoints", lock.namespace());
-    let this_object = format!("{endpoints}?fieldSelector=metadata.name%3Djob");
-    Cluster::shared().admin().watch(&this_object).expect("the watch can be started")
+    let path = format!("{endpoints}?fieldSelector=metadata.name%3Djob");
+    Cluster::shared().admin().watch(&path).expect("the watch can be started")
 }
 
 /// The holder is killed before the request, because its renewals would also write to the objects.
@@ -255,6 +255,7 @@ fn a_step_down_request_that_reached_one_of_two_objects_does_not_release_the_lock
     proxy.respond(Match::put().on("/leases").next(1), 409, None);
     let mut step_down = Candidate::subcommand("step-down", &lock.through(proxy.kubeconfig())).start();
     step_down.wait_for_exit(0);
+    // The watch delivers this change after all changes that the subcommand has made.
     let last_change = json!({ "metadata": { "labels": { "last": "yes" } } });
     admin.merge_patch(&lock.object_path("endpoints"), &last_change).expect("the label can be added");
     loop {
@@ -304,5 +305,5 @@ fn a_leader_that_can_restore_only_one_of_two_objects_blocks_others_until_its_com
     witnesses.wait_for("b", 1);
     a.wait_for_exit(LOST);
     b.stop();
-    witnesses.assert_one_at_a_time(2);
+    witnesses.assert_runs_one_at_a_time(2);
 }

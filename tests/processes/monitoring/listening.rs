@@ -38,13 +38,14 @@ fn no_command_is_started_if_listening_on_the_port_is_not_permitted() {
     let expected =
         "error: --http 127.0.0.1:1: cannot listen: Permission denied; try --http 127.0.0.1:0 for any free port\n";
     assert!(a.log().ends_with(expected) && a.log().lines().count() == 1, "{}", a.log());
-    witnesses.assert_one_at_a_time(0);
+    witnesses.assert_runs_one_at_a_time(0);
 }
 
-/// The file that says whether an IPv6 socket accepts only IPv6 connections by default.
+/// The file that determines whether an IPv6 socket accepts only IPv6 connections by default.
 const BINDV6ONLY: &str = "/proc/sys/net/ipv6/bindv6only";
 
-/// The beginning of a script in a new network namespace. It brings up the loopback interface, the only interface there.
+/// The beginning of a script that runs in a new network namespace. It brings up the loopback interface, which is the
+/// only one there.
 const LOOPBACK_UP: &str = "ip link set lo up || ifconfig lo up || exit 1;";
 
 #[testkit::test(requires = check_can_use_ipv6_in_network_namespaces())]

@@ -184,8 +184,8 @@ fn a_lasting_failure_is_logged_once() {
     let count = |event: &str| sentences.iter().filter(|sentence| sentence.contains(event)).count();
     assert_eq!(count("does not respond; trying again; the command will be stopped in "), 1, "{}", a.log());
     assert_eq!(count("leadership lost: sending SIGTERM to the command"), 1, "{}", a.log());
-    // On a busy machine, the elector may have to kill the supervisor with its command. It then logs this message, and
-    // the two that are checked below may be missing.
+    // On a busy machine, the elector may have to kill the supervisor together with its command. It then logs this
+    // message, and the two messages that are checked below may be missing.
     let late = count("the supervisor is late; killing the command: ");
     assert_eq!(count("killing what is left of the command: ").max(late), 1, "{}", a.log());
     assert_eq!(count("leadership lost: the lock could not be renewed in time").max(late), 1, "{}", a.log());

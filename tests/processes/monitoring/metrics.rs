@@ -48,7 +48,7 @@ fn renewals_are_counted_by_their_results() {
     let next_renewal = || Match::put().next(1);
     let wait_until_counted = |result: &str| {
         let series = format!("leaderrun_renewals_total{{result=\"{result}\"}}");
-        wait_for_samples(&a, &format!("a renewal with {result}"), |samples| samples.value(&series) >= 1.0);
+        wait_for_samples(&a, &format!("a renewal with the result {result}"), |samples| samples.value(&series) >= 1.0);
     };
     wait_until_counted("success");
     for (status, result) in [(409, "conflict"), (429, "refused"), (500, "error")] {
@@ -88,15 +88,15 @@ fn losses_are_counted_across_rejoins() {
         1.0,
         "the first command should be ended by the stop signal"
     );
-    // On a busy machine, the elector may have to kill the supervisor with its command. The command's status is then
-    // unknown.
+    // On a busy machine, the elector may have to kill the supervisor together with its command. The command's status
+    // is then unknown.
     assert!(
         a.log().contains("the supervisor is late; killing the command")
             || counted.value("leaderrun_command_ends_total{status=\"137\"}") == 1.0,
         "the second command should be killed without a grace period: {}",
         a.log()
     );
-    // There was a transition from the candidate's own earlier run, and one from another holder.
+    // One transition was from the candidate's own earlier run, and one from another holder.
     assert_eq!(counted.value("leaderrun_transitions_total"), 2.0);
 }
 

@@ -114,9 +114,9 @@ impl Prometheus {
         Self { process, port }
     }
 
-    /// Returns the current samples of a query. There are none while Prometheus is not ready.
+    /// Returns the current result of a query, which is empty while Prometheus is not ready.
     fn query(&self, query: &str) -> Vec<Value> {
-        let path = format!("/api/v1/query?query={}", encoded(query));
+        let path = format!("/api/v1/query?query={}", percent_encode(query));
         let head = format!("GET {path} HTTP/1.0\r\nHost: test\r\n\r\n");
         let Ok(page) = request(([127, 0, 0, 1], self.port).into(), &head, TIMEOUT) else { return Vec::new() };
         if page.status == 503 {
@@ -124,10 +124,10 @@ impl Prometheus {
         }
         let response: Value = serde_json::from_str(&page.body).expect("the response is JSON");
         assert_eq!(response["status"], "success", "{query}: {response}");
-        response["data"]["result"].as_array().expect("a successful response has samples").clone()
+        response["data"]["result"].as_array().expect("a successful response has a result").clone()
     }
 
-    /// Waits until a query has samples.
+    /// Waits until the result of a query is not empty.
     #[track_caller]
     fn wait_for(&self, query: &str) {
         eventually(query, || !self.query(query).is_empty());
@@ -141,13 +141,16 @@ impl Drop for Prometheus {
     }
 }
 
-/// Encodes a query for a URL.
-fn encoded(query: &str) -> String {
-    let plain = |byte: u8| byte.is_ascii_alphanumeric();
-    query.bytes().map(|byte| if plain(byte) { char::from(byte).to_string() } else { format!("%{byte:02X}") }).collect()
+/// Percent-encodes a query for a URL.
+fn percent_encode(query: &str) -> String {
+    let is_plain = |byte: u8| byte.is_ascii_alphanumeric();
+    query
+        .bytes()
+        .map(|byte| if is_plain(byte) { char::from(byte).to_string() } else { format!("%{byte:02X}") })
+        .collect()
 }
 
-/// Returns each query of the dashboard as Grafana would send it for `lock`, after the title of its panel.
+/// Returns all queries of the dashboard as Grafana would send them for `lock`, each with the title of its panel.
 fn dashboard_queries(lock: &str) -> Vec<(String, String)> {
     let dashboard: Value = serde_json::from_str(DASHBOARD).expect("the dashboard is JSON");
     let panels = dashboard["panels"].as_array().expect("the dashboard has panels").iter();

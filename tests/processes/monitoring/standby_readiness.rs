@@ -47,7 +47,7 @@ impl Fixture {
         self.proxy.heal();
         wait_for_status(&self.standby, "/readyz", 200);
         wait_for_samples(&self.standby, "the standby has read the lock", |samples| samples.value(AGE) < LEASE_DURATION);
-        self.witnesses.assert_one_at_a_time(1);
+        self.witnesses.assert_runs_one_at_a_time(1);
     }
 }
 

@@ -24,8 +24,8 @@ const HTTP: [&str; 2] = ["--http", "127.0.0.1:0"];
 /// `Ok` if this user may stop threads; otherwise the reason why not.
 static CAN_STOP_THREADS: LazyLock<Result<(), String>> = LazyLock::new(StoppedThread::check_permitted);
 
-/// Writes a copy of a kubeconfig with a credential plugin that hangs while the file `hang` exists in its directory.
-/// Returns the path of the copy.
+/// Writes a copy of a kubeconfig that gets its token from a credential plugin, and returns the path of the copy. The
+/// plugin hangs while the file `hang` exists in the directory of the copy.
 fn kubeconfig_with_plugin(kubeconfig: &Path) -> PathBuf {
     let directory = scratch::directory("plugin");
     let (plugin, hang) = (directory.join("plugin"), directory.join("hang"));
@@ -80,7 +80,7 @@ fn wait_zero_gives_up_on_a_plugin_that_hangs_and_kills_it() {
     let kubeconfig = kubeconfig_with_plugin(&Cluster::shared().kubeconfig());
     make_plugin_hang(&kubeconfig);
     let mut a = Candidate::new("a", &TestLock::lease().through(kubeconfig)).args(["--wait", "0s"]).run_script("true");
-    eventually("the plugin runs", || !plugins(&a).is_empty());
+    eventually("the plugin is running", || !plugins(&a).is_empty());
     let running_plugins = plugins(&a);
     a.wait_for_exit(UNAVAILABLE);
     eventually("the plugin is dead", || !running_plugins.iter().any(is_alive));
@@ -88,7 +88,7 @@ fn wait_zero_gives_up_on_a_plugin_that_hangs_and_kills_it() {
 }
 
 #[testkit::test]
-fn the_wait_includes_the_running_time_of_the_plugin() {
+fn the_time_that_the_plugin_runs_counts_toward_the_wait() {
     const WAIT: Duration = Duration::from_secs(4);
     let (lock, witnesses) = (TestLock::lease(), Witnesses::new());
     let _a = Candidate::new("a", &lock).run_witness(&witnesses, &[]);
@@ -113,7 +113,7 @@ fn the_plugin_is_not_run_again_for_the_watch() {
     read.wait_until_held();
     make_plugin_hang(&kubeconfig);
     read.release();
-    eventually("the standby watches", || proxy.requests().iter().any(ReceivedRequest::is_watch));
+    eventually("the standby is watching the lock", || proxy.requests().iter().any(ReceivedRequest::is_watch));
     a.stop();
     witnesses.wait_for("b", 1);
     assert!(plugins(&b).is_empty(), "{:?}", plugins(&b));
@@ -137,7 +137,7 @@ fn a_stuck_election_thread_is_reported_before_the_lock_is_lost() {
     a.wait_for_exit(0);
 }
 
-/// The supervisor and the elector's main thread are stopped, so neither can end the command.
+/// The supervisor and the elector's main thread are stopped, so neither can kill the command.
 #[testkit::test(requires = CAN_STOP_THREADS.clone())]
 fn leadership_that_should_have_ended_is_reported() {
     let (proxy, witnesses) = (Proxy::start(Cluster::shared()), Witnesses::new());

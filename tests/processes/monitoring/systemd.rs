@@ -63,9 +63,9 @@ impl ServiceManager {
 
     /// Receives the messages that are in the socket's queue now, and returns their lines.
     fn remaining_lines(&self) -> Vec<String> {
-        self.socket.set_nonblocking(true).expect("the socket accepts the flag");
+        self.socket.set_nonblocking(true).expect("the blocking mode can be changed");
         let messages: Vec<String> = std::iter::from_fn(|| self.receive().ok()).collect();
-        self.socket.set_nonblocking(false).expect("the socket accepts the flag");
+        self.socket.set_nonblocking(false).expect("the blocking mode can be changed");
         messages.iter().flat_map(|message| message.lines().map(str::to_owned)).collect()
     }
 }
@@ -139,8 +139,8 @@ fn with_notify_command_the_command_sends_the_notifications() {
 
     let (before, during) = notifications("command", "leading");
     assert!(!has_line(&before, "READY=1") && has_line(&before, "WATCHDOG=1"), "{before:?}");
-    // leaderrun may learn only after the command's first notification that the command runs. Until then, it still sends
-    // its own.
+    // leaderrun may learn only after the command's first notification that the command has started. Until then, it
+    // still sends its own notifications.
     let from_leaderrun: Vec<_> = during.iter().skip(1).filter(|line| !line.starts_with("X_COMMAND")).collect();
     assert!(from_leaderrun.iter().all(|line| *line == "WATCHDOG=1") && from_leaderrun.len() < 3, "{during:?}");
 }
@@ -157,7 +157,7 @@ fn a_systemd_that_hangs_does_not_delay_a_candidate() {
     let mut b = Candidate::new("b", &lock).run_witness(&witnesses, &[]);
     b.wait_for_log("held by a");
     let sender = UnixDatagram::unbound().expect("the socket can be created");
-    sender.set_nonblocking(true).expect("the socket accepts the flag");
+    sender.set_nonblocking(true).expect("the blocking mode can be changed");
     eventually("the queue is full", || sender.send_to(b"X=1", &systemd.name).is_err());
     // This is longer than the lease duration.
     std::thread::sleep(Duration::from_secs(7));
@@ -166,7 +166,7 @@ fn a_systemd_that_hangs_does_not_delay_a_candidate() {
     a.wait_for_exit(0);
     witnesses.wait_for("b", 1);
     b.stop();
-    witnesses.assert_one_at_a_time(2);
+    witnesses.assert_runs_one_at_a_time(2);
 }
 
 #[testkit::test(requires = StoppedThread::check_permitted())]

@@ -144,7 +144,7 @@ fn a_unit_that_hangs_is_restarted() {
     let before = machine.property("a.service", "MainPID");
     assert_eq!(machine.property("a.service", "NRestarts"), "0");
     machine.systemctl(&["kill", "--kill-who=main", "--signal=STOP", "a.service"]);
-    eventually("the unit is restarted", || machine.property("a.service", "NRestarts") != "0");
+    eventually("the unit has been restarted", || machine.property("a.service", "NRestarts") != "0");
     machine.wait_for_property("a.service", "StatusText", LEADING);
     assert_ne!(machine.property("a.service", "MainPID"), before);
 }
@@ -155,7 +155,7 @@ fn a_scheduled_unit_that_does_not_acquire_the_lock_has_not_failed() {
     machine.install("nightly.service", "a.service", &[("Type=oneshot", "Type=exec")]);
     machine.install("nightly.service", "b.service", &[]);
     machine.systemctl(&["start", "a.service"]);
-    eventually("a runs the command", || {
+    eventually("a is running its command", || {
         machine.output_of(&["journalctl", "--unit=a.service"]).contains("started the command")
     });
     // `systemctl start` fails if the unit fails.

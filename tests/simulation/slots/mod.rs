@@ -26,7 +26,7 @@ const FAULTS_END: Time = 60 * SECOND;
 /// The number of different claim delays of candidates that preempt. The delays are 0 s, 1 s and so on.
 const CLAIM_DELAY_COUNT: u64 = 3;
 
-/// How long a candidate is a standby before it asks a leader with a longer claim delay to step down.
+/// The time after which a standby asks a leader with a longer claim delay to step down.
 const PREEMPT_AFTER: Duration = Duration::from_secs(10);
 
 /// The pause between two checks of whether every slot is filled.

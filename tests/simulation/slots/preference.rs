@@ -69,7 +69,7 @@ fn flapping_candidates_request_on_average_at_most_one_step_down_per_configured_t
         let mut world = World::with_preferences(seed, 1, &preferences, 3600 * SECOND);
         world.run_until(3600 * SECOND);
         assert_eq!(world.violation, None, "seed {seed}");
-        // The configured time of ten seconds fits into the hour 360 times.
+        // An hour is 360 times the configured ten seconds.
         assert!(world.requests_to_step_down <= 360, "seed {seed}: {}", world.requests_to_step_down);
         most = most.max(world.requests_to_step_down);
     }

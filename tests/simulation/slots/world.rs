@@ -317,11 +317,12 @@ impl World {
             ElectionAction::Unwatch => state.watches[slot] = None,
             ElectionAction::StartLeading(leadership) => {
                 if let Some((other, _)) = self.live_commands[slot] {
-                    self.violation =
-                        Some(format!("the commands of {other} and {candidate} are both alive in slot {slot}"));
+                    self.violation = Some(format!(
+                        "the commands of candidates {other} and {candidate} are both alive in slot {slot}"
+                    ));
                 }
                 if let Some(other) = state.leads_slot {
-                    self.violation = Some(format!("{candidate} leads in the slots {other} and {slot}"));
+                    self.violation = Some(format!("candidate {candidate} leads in slots {other} and {slot}"));
                 }
                 (state.leads_slot, state.kill_at) = (Some(slot), leadership.tenure.kill);
                 let kill = state.clock.time_of(state.kill_at);

@@ -5,9 +5,9 @@
 //! each candidate draws a random fraction of that time as its delay. Most candidates see the first claim in their watch
 //! before their own claim is due.
 //!
-//! A candidate does not know how many others there are. The record contains an estimate. The candidate that acquires
-//! the lock has usually drawn the smallest fraction, and the smallest of n fractions is about 1/n. It corrects the
-//! estimate accordingly.
+//! A candidate does not know how many others there are. The record contains an estimate of the number of contenders,
+//! which are the candidates that the next release wakes. The candidate that acquires the lock has usually drawn the
+//! smallest fraction, and the smallest of n fractions is about 1/n. It corrects the estimate accordingly.
 
 use core::f64::consts::LN_2;
 use core::time::Duration;
@@ -53,8 +53,8 @@ pub const MANY_ACQUISITIONS: u32 = 8;
 /// At or above this estimate, the spread is long enough for fractions to be informative.
 const WIDE_SPREAD_MIN: u32 = 32;
 
-/// The largest age of a conflict that counts as recent if the estimate is at least [`WIDE_SPREAD_MIN`]. The age is the
-/// number of acquisitions since the one that the conflicting request claimed.
+/// The largest age of a conflict that counts as recent if the estimate is at least [`WIDE_SPREAD_MIN`]. The age is
+/// counted in acquisitions: the age of a conflict at the previous acquisition is 1.
 const MAX_CONFLICT_AGE_WIDE: u32 = 1;
 
 /// The largest age of a conflict that counts as recent if the estimate is less than [`WIDE_SPREAD_MIN`]. Fractions then

@@ -186,8 +186,8 @@ impl Election {
         self.timers.set(Timer::RequestTimeout, now.boot + timeout);
     }
 
-    /// Returns the timeout of a request. For a standby's reads and requests to step down, it doubles with each of them
-    /// that fails, up to the lease duration: the API server may just be slow, and a standby can safely wait.
+    /// Returns the timeout of a request. For a standby's reads and requests to step down, it doubles each time one of
+    /// them fails, up to the lease duration: the API server may just be slow, and a standby can safely wait.
     fn request_timeout(&self, write: Option<&Write>) -> Duration {
         let timing = &self.config.timing;
         if write.is_none() && self.is_waiting() {

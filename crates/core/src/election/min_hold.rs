@@ -22,7 +22,7 @@ use crate::record::Record;
 /// succeeded, the release stores this time in the record.
 pub(super) fn not_before(held: &Record, min_hold: Option<Duration>) -> Option<Timestamp> {
     let min_hold = SignedDuration::try_from(min_hold?).unwrap_or(SignedDuration::MAX);
-    // A minimum hold of ten thousand years means that the command never runs again.
+    // A hold that would end after the last representable time (in the year 9999) never ends.
     Some(held.acquire_time?.checked_add(min_hold).unwrap_or(Timestamp::MAX))
 }
 

@@ -39,8 +39,8 @@
 //!   the first one succeeded. If so, the tenure begins at the first one's T0.
 //! - If there are many candidates, their claims are spread over time; see `contention.rs`.
 //! - A lock that is held by a run can be released only by that run, or by a user with `leaderrun release --force`.
-//!   If another client empties, deletes or replaces the record, its holder is *displaced*: candidates that observed it
-//!   wait for its lease duration.
+//!   If another client empties, deletes or replaces the record, its holder is *displaced*: candidates that have
+//!   observed the holder's record wait for the lease duration in it.
 
 mod contention;
 mod decide;
@@ -141,10 +141,10 @@ enum ElectionPhase {
         tenure: Tenure,
         /// The record that was stored when this run acquired the lock.
         record: Record,
-        /// Whether another candidate has acquired the lock since.
+        /// Whether another candidate has acquired the lock since then.
         taken: bool,
     },
-    /// No command is alive. If this run holds the lock, it is being released, until [`Timer::Release`].
+    /// No command is alive. The lock is being released if this run holds it, until [`Timer::Release`] expires.
     Releasing {
         /// The outcome if the lock is released, or if this run no longer holds it.
         on_success: Outcome,
@@ -178,8 +178,8 @@ pub struct Election {
     /// The leader that may be preempted.
     preemption: Option<Preemption>,
     timers: Timers,
-    /// When the last usable reply arrived, which is one that is neither [`Reply::Refused`] nor [`Reply::Unknown`]; the
-    /// start of the candidacy if there was none.
+    /// When the last usable reply arrived, or when the candidacy began if there was none. A reply is usable if it is
+    /// neither [`Reply::Refused`] nor [`Reply::Unknown`].
     last_usable_reply: Instant,
     /// The number of requests that were refused since `last_usable_reply`.
     refusals: u32,

@@ -345,8 +345,8 @@ fn has_lost_its_mark(current: &Record, before: &Record) -> bool {
     current.run.is_none() && is_same_holder && has_same_times
 }
 
-/// Returns whether another candidate has acquired the lock, and perhaps released it again, according to a record that
-/// does not show this run as the holder.
+/// Returns whether `record` shows that another candidate has acquired the lock, even if it has released it since.
+/// `record` must not show this run as the holder.
 fn was_taken_by_another(record: &Record, run: &RunId) -> bool {
     !record.holder_identity.is_empty() || record.mark().is_some_and(|mark| mark.run != *run)
 }

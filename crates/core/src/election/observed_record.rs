@@ -208,7 +208,7 @@ fn renew_time_of(record: Option<&Record>) -> Option<Timestamp> {
 ///
 /// A run that acquires the lock increments `leaseTransitions`, and writes the version that it replaced to the record.
 /// Both are checked even if `before` seems to have expired, because this candidate may have missed renewals. The
-/// transitions alone are not enough: if `before` was itself acquired over a copy, another copy can have more.
+/// transitions alone are not enough: if `before` was itself acquired over a copy, another copy can have more of them.
 fn is_copy(after: &Record, before: &Stored) -> bool {
     let replaced_older =
         after.replaced_version.as_ref().is_some_and(|replaced| precedes(replaced, &before.version.resource_version));
@@ -217,7 +217,8 @@ fn is_copy(after: &Record, before: &Stored) -> bool {
 
 /// Returns whether the holder of `before` is displaced: it has not released the lock, and no successor has written
 /// `after`. `is_not_by_successor` states that another run's mark in `after` cannot be a successor's. Only a deletion of
-/// the record displaces a holder without a mark, because other implementations release the lock by emptying the holder.
+/// the record displaces a holder without a mark, because other implementations release the lock by emptying
+/// `holderIdentity`.
 fn is_displaced(before: &Record, after: Option<&Record>, is_not_by_successor: bool) -> bool {
     let Some(after) = after else { return before.is_held() };
     let by_another = (!after.is_held() || is_not_by_successor) && run_of(Some(after)) != run_of(Some(before));

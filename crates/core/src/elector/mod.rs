@@ -60,12 +60,12 @@ enum ElectorPhase {
     },
     /// The supervisor was ordered to start the command and has not reported it gone.
     Leading {
-        /// The tenure that the supervisor must enforce: the granted one, then the one that it last reported, and from
-        /// the instant at which the lock was found to be taken, a tenure that is over.
+        /// The tenure that the supervisor must enforce: at first the granted one, then the one that the supervisor last
+        /// reported. Once the lock is found to be taken, this is a tenure that is over.
         enforced: Tenure,
         /// Whether another candidate is known to hold the lock.
         taken: bool,
-        /// The reason for the loss if the supervisor reports a loss.
+        /// The reason to state if the supervisor reports that leadership was lost.
         supervisor_loss: Loss,
         /// The deadline for the supervisor's kill, if the supervisor has begun to kill the processes gradually.
         gradual_kill_deadline: Option<Instant>,
@@ -206,8 +206,8 @@ impl Elector {
         self.granted
     }
 
-    /// Returns the pace of a kill that begins now, and when it kills all remaining processes at once; `None` if it does
-    /// so immediately.
+    /// Returns the pace of a kill that begins now, and the instant at which the kill gives up this pace and kills all
+    /// remaining processes; `None` if it kills all processes at once.
     pub fn kill_pace(&self, now: Instant) -> Option<(KillPace, Instant)> {
         self.kill_pace.map(|pace| (pace, pace.end(now, self.granted)))
     }

@@ -86,8 +86,8 @@ pub enum SupervisorFailure {
 pub enum ExitReason {
     /// The command ended.
     Command(End),
-    /// Leadership was lost. `may_rejoin` states whether leaderrun may wait for the lock again. It is false if leaderrun
-    /// received a termination signal or was asked to step down.
+    /// Leadership was lost. `may_rejoin` states whether leaderrun may wait for the lock again. It is false if a signal
+    /// or a request to step down has requested the end of leaderrun or its command.
     Lost { may_rejoin: bool },
     /// leaderrun stopped waiting while the lock was held or could not be acquired yet.
     NotAcquired,

@@ -16,7 +16,7 @@ pub(super) struct DeadlineAdvance {
     elector_delay: Duration,
     /// How long the command's processes take to end after SIGKILL.
     kill_time: Duration,
-    /// The longest advance with which a command may run.
+    /// The longest time by which the stop and the kill may be brought forward while a command runs.
     pub(super) max: Duration,
 }
 

@@ -4,7 +4,7 @@ use super::*;
 
 const LOSE: Order = Order::Lose;
 
-/// The longest advance with which a command may run, in the tests that limit it.
+/// The longest time by which the stop and the kill may be brought forward, in the tests that limit it.
 const MAX_ADVANCE: Duration = Duration::from_millis(1500);
 
 fn start_time() -> Instant {
@@ -115,7 +115,7 @@ fn a_command_that_could_not_be_killed_in_time_is_stopped_while_the_lock_is_held(
         let enforced = tenure(renewed).earlier_by(longer);
         let report = SupervisorAction::Report(Report::Enforcing(enforced));
         assert_eq!(actions, [report, too_slow(longer), SupervisorAction::Stop]);
-        assert_eq!(supervisor.next_timeout(), Some(now + Duration::from_secs(1)), "the usual grace");
+        assert_eq!(supervisor.next_timeout(), Some(now + Duration::from_secs(1)), "the usual grace period");
     }
 }
 
@@ -236,7 +236,11 @@ fn after_a_loss_the_published_deadline_is_removed_first() {
         let actions = supervisor.step(now, orders(&[Order::Extend(renewed)]));
         assert_eq!(actions[0], SupervisorAction::SetHeldUntil(Some(renewed_stop)));
         let actions = supervisor.step(at, loss);
-        assert_eq!(actions[0], SupervisorAction::SetHeldUntil(None), "this is the first action");
+        assert_eq!(
+            actions[0],
+            SupervisorAction::SetHeldUntil(None),
+            "removing the published deadline should be the first action"
+        );
         supervisor.step(at, orders(&[Order::Extend(tenure(now + Duration::from_secs(6)))]));
         assert_eq!(supervisor.held_until(), None, "a later renewal does not save the command");
     }

@@ -1,7 +1,7 @@
 //! The attribute `#[testkit::test]`.
 //!
-//! An attribute macro needs its own crate. This one reads only the attribute and the name of the function, so it needs no Rust
-//! parser.
+//! An attribute macro needs its own crate. This one reads only the attribute and the name of the function, so it needs
+//! no Rust parser.
 
 use proc_macro::{TokenStream, TokenTree};
 
@@ -36,7 +36,8 @@ pub fn test(attribute: TokenStream, function: TokenStream) -> TokenStream {
 
 /// Returns whether the test runs alone, and Rust code for its requirement: `Some` with a closure, or `None`.
 fn parse_attribute(attribute: TokenStream) -> Result<(bool, String), &'static str> {
-    const USAGE: &str = "write #[testkit::test], or append (alone), (requires = EXPRESSION) or both with a comma";
+    const USAGE: &str =
+        "expected #[testkit::test], optionally with (alone), (requires = EXPRESSION) or (alone, requires = EXPRESSION)";
     let mut tokens = attribute.into_iter().peekable();
     let alone = tokens.next_if(|token| token.to_string() == "alone").is_some();
     if alone {

@@ -30,8 +30,8 @@ pub enum Roles {
     Known,
     /// The server has not read the Roles. All requests except those of administrators are refused.
     Unknown,
-    /// The server has not read the Roles until it has refused this many requests. Requests of administrators are
-    /// neither refused nor counted.
+    /// The server reads the Roles only after it has refused this many requests. Requests of administrators are neither
+    /// refused nor counted.
     UnknownFor(usize),
 }
 

@@ -162,6 +162,7 @@ impl CompleteRequest {
         let deletion = self.target.with_verb(|_| "delete".to_owned());
         rbac::authorize(&self.store, user, &deletion).map_err(|_| {
             let Resource { group, plural, .. } = objects.resource;
+            // The real server's message, in which the reason is empty and the error is nil.
             status::forbidden(group, plural, name, "cannot set an ownerRef on a resource you can't delete: , <nil>")
         })
     }

@@ -69,7 +69,7 @@ fn fields_mut(entry: &mut Value) -> &mut FieldSet {
     entry["fieldsV1"].as_object_mut().expect("anything else has been replaced by an object")
 }
 
-/// Returns an object without the fields that clients do not set.
+/// Returns an object without the fields that managedFields does not track, such as its kind, name and status.
 fn fields_of(object: &Value) -> Object {
     let mut fields = object.as_object().cloned().unwrap_or_default();
     fields.remove("apiVersion");

@@ -1,4 +1,4 @@
-//! The metadata of objects: sets the server's fields, and checks that the metadata agrees with the request.
+//! Sets the metadata that the server controls, and checks that an object's metadata agrees with the request.
 
 use jiff::Timestamp;
 use serde_json::{Value, json};
@@ -115,19 +115,20 @@ pub fn carry_over(before: &Value, object: &mut Value) {
     }
 }
 
-/// Refuses a write with a uid if the existing object, `before`, has another uid or does not exist. An empty `uid` means
-/// that the write names none.
+/// Refuses a write that contains a uid if the existing object, `before`, has another uid or does not exist. An empty
+/// `uid` means that the write contains none.
 pub fn check_uid(resource: &Resource, name: &str, namespace: &str, uid: &str, before: Option<&Value>) -> Result<()> {
     let actual = before.map_or("", |before| text(&before["metadata"]["uid"]));
     if uid.is_empty() || uid == actual {
         return Ok(());
     }
-    // The message contains the key under which a real server stores the object, for Endpoints with another prefix.
-    let place = match resource.plural {
+    // The message contains the key under which a real server stores the object. The key of an Endpoints object has a
+    // directory that differs from the name of the resource.
+    let directory = match resource.plural {
         "endpoints" => "services/endpoints",
         other => other,
     };
-    let key = format!("/registry/{place}/{namespace}/{name}");
+    let key = format!("/registry/{directory}/{namespace}/{name}");
     Err(status::conflict(
         resource,
         name,

@@ -1,7 +1,7 @@
 //! The in-process Kubernetes API server: HTTP over TLS, a store with one revision counter, RBAC, and watches.
 //!
-//! The server has the resources that leaderrun and the manifests in its documentation use. In everything that
-//! `tests/api_server/` asserts, it responds like a real kube-apiserver: the same tests run against both.
+//! The server has the resources that leaderrun and the manifests in its documentation use. It responds like a real
+//! kube-apiserver in every respect that `tests/api_server/` checks: the same tests run against both.
 //!
 //! `handler` receives each request, checks it with `authentication` and `rbac`, and passes it on to `objects` or
 //! `watch`, which use the `store`, or to `discovery` or `access_review`. `resources` is the table of all resources.
@@ -78,7 +78,7 @@ impl ApiServer {
         server
     }
 
-    /// Returns the address at which the server listens.
+    /// Returns the address on which the server listens.
     pub fn address(&self) -> SocketAddr {
         self.port.address()
     }
@@ -116,8 +116,8 @@ impl ApiServer {
         self.behavior.set_bookmark_period(period);
     }
 
-    /// Answers every request of a user who is not an administrator with 403, until [`ApiServer::read_roles`] is called.
-    /// A real server does this for up to a second while it starts.
+    /// Makes the server answer every request of a user who is not an administrator with 403, until
+    /// [`ApiServer::read_roles`] is called. A real server does this for up to a second while it starts.
     pub fn forget_roles(&self) {
         self.behavior.set_roles(Roles::Unknown);
     }
@@ -132,14 +132,14 @@ impl ApiServer {
         self.behavior.set_roles(Roles::Known);
     }
 
-    /// Checks updates, but not patches, like the admission plugin OwnerReferencesPermissionEnforcement, which OpenShift
-    /// enables.
+    /// Makes the server check changes of owners like the admission plugin OwnerReferencesPermissionEnforcement, which
+    /// OpenShift enables. Only updates are checked, not patches.
     pub fn protect_owners(&self) {
         self.behavior.enable_owner_protection();
     }
 
     /// Sets a function that changes every object before it is created or updated, as a mutating admission policy does.
-    /// Patches skip it. `None` removes the function.
+    /// It is not applied to patches. `None` removes the function.
     pub fn set_admission(&self, admission: Option<fn(&mut Value)>) {
         self.behavior.set_admission(admission);
     }

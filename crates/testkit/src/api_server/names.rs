@@ -1,7 +1,7 @@
 //! The rules for names, and for the keys and values of labels. The error messages are modeled on a real server's.
 
 const DNS_LABEL: &str = "[a-z0-9]([-a-z0-9]*[a-z0-9])?";
-/// The part of a key after the `/`, and also the value of a label that is not empty.
+/// The pattern of the part of a key after the `/`, and of a label value that is not empty.
 const NAME_PART: &str = "([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9]";
 
 /// Returns the errors in a name that must be a DNS-1123 subdomain, like the names of most objects.

@@ -16,7 +16,7 @@ pub struct Objects<'a> {
     pub resource: &'static Resource,
     /// Empty for objects that do not belong to a namespace.
     pub namespace: &'a str,
-    /// The manager that is recorded for changed fields.
+    /// The field manager that is recorded for changed fields.
     pub manager: &'a str,
     pub unknown_fields: UnknownFields,
     /// `true` if the request is only checked, and nothing is written.

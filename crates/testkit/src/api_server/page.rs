@@ -8,8 +8,8 @@ use super::metadata::text;
 use super::request::Query;
 use super::status::{self, Result};
 
-/// A page of a list. Each page reflects the current state. A real API server serves all pages from the snapshot that it
-/// took for the first page.
+/// The page of a list that a request asks for. Unlike a real API server, which serves all pages from the snapshot that
+/// it took for the first one, this server builds each page from the current state.
 pub struct Page {
     /// The key of the last object of the previous page; `None` for the first page.
     after: Option<(String, String)>,

@@ -39,7 +39,7 @@ pub fn forbidden(identity: &Identity, target: &Target) -> Box<Status> {
     }
 }
 
-/// Returns whether a user is allowed everything, whatever the Roles say.
+/// Returns whether a user may do everything, regardless of the Roles.
 pub fn is_administrator(identity: &Identity) -> bool {
     identity.groups.iter().any(|group| group == "system:masters")
 }

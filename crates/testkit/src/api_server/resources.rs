@@ -19,7 +19,7 @@ use super::status::qualified;
 pub struct Resource {
     pub group: &'static str,
     pub version: &'static str,
-    /// The name as in paths and Roles.
+    /// The name that is used in paths and Roles.
     pub plural: &'static str,
     pub singular: &'static str,
     pub short_names: &'static [&'static str],
@@ -35,12 +35,12 @@ pub struct Resource {
 }
 
 impl Resource {
-    /// Returns the plural with its group, for example `leases.coordination.k8s.io`, or only `pods` in the core group.
+    /// Returns the plural with its group, for example `leases.coordination.k8s.io`, or just `pods` in the core group.
     pub fn qualified(&self) -> String {
         qualified(self.group, self.plural)
     }
 
-    /// Returns the group and version, for example `coordination.k8s.io/v1`, or only `v1` in the core group.
+    /// Returns the group and version, for example `coordination.k8s.io/v1`, or just `v1` in the core group.
     pub fn api_version(&self) -> String {
         match self.group {
             "" => self.version.to_owned(),
@@ -135,8 +135,8 @@ pub static RESOURCES: &[Resource] = &[
     rbac_v1::<ClusterRoleBinding>("clusterrolebindings", "clusterrolebinding", "ClusterRoleBinding", false),
 ];
 
-/// The resource with which a client asks what it is allowed to do. The server carries out reviews but does not store
-/// them.
+/// The resource with which a client asks what it is allowed to do. The server answers such a review but does not store
+/// it.
 pub static ACCESS_REVIEW: Resource = Resource {
     group: "authorization.k8s.io",
     namespaced: false,

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use super::resources::Resource;
 
-/// A result whose error is a `Status`, in a box because it is large and rare.
+/// A result whose error is a `Status`, which is boxed because it is large and rare.
 pub type Result<T> = std::result::Result<T, Box<Status>>;
 
 /// Returns a `Status` as JSON.
@@ -78,7 +78,7 @@ pub fn delete_conflict(resource: &Resource, name: &str, why: impl Display) -> Bo
     with_details(failure(409, reason::CONFLICT, message), resource.group, resource.kind, name)
 }
 
-/// Returns status 500 with the reason Unknown, for errors to which a real server gives no other reason.
+/// Returns status 500 with the reason Unknown, for errors for which a real server gives no other reason.
 pub fn internal(message: impl Display) -> Box<Status> {
     failure(500, reason::UNKNOWN, message)
 }
@@ -241,7 +241,7 @@ fn no_details() -> StatusDetails {
     }
 }
 
-/// Returns a name with its group, for example `leases.coordination.k8s.io`, or only `pods` in the core group.
+/// Returns a name with its group, for example `leases.coordination.k8s.io`, or just `pods` in the core group.
 pub fn qualified(group: &str, name: &str) -> String {
     match group {
         "" => name.to_owned(),

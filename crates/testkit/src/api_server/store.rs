@@ -110,7 +110,8 @@ impl Store {
 
     /// Reads an object, and carries out the write that `decide` returns, in one atomic step.
     ///
-    /// Returns the object after the write. After a deletion, this is its last state; without an object, JSON null.
+    /// Returns the object after the write. After a deletion, this is its last state. If nothing was written and no
+    /// object exists, this is JSON null.
     pub fn update(&self, key: &Key, decide: impl FnOnce(Option<&Value>) -> Result<Write>) -> Result<Arc<Value>> {
         let mut state = self.state();
         let before = state.objects.get(key).cloned();

@@ -58,7 +58,7 @@ impl Proxy {
         proxy
     }
 
-    /// Returns the address at which the proxy listens.
+    /// Returns the address on which the proxy listens.
     pub fn address(&self) -> SocketAddr {
         self.port.address()
     }
@@ -286,7 +286,7 @@ impl Shared {
         (connections.len() - 1, wire)
     }
 
-    /// Records a request. Returns its fault and its delay.
+    /// Records a request. Returns the fault that applies to it, if there is one, and its delay.
     fn record_request(&self, request: &ReceivedRequest) -> (Option<Fault>, Duration) {
         let mut faults = self.faults();
         let outcome = (faults.fault_for(request), faults.request_delay);

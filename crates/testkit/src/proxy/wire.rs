@@ -74,7 +74,7 @@ impl Wire {
     }
 }
 
-/// The proxy's end of a client's connection. It drops bytes as its wire says.
+/// The proxy's end of a client's connection. It drops bytes in the directions that its wire contains.
 pub struct LossyStream {
     stream: Option<TcpStream>,
     wire: Arc<Wire>,

@@ -66,7 +66,7 @@ fn a_release_without_a_reply_times_out() {
 }
 
 #[test]
-fn a_candidate_that_stops_releases_the_lock_if_its_pending_claim_acquires_it() {
+fn a_stopped_candidate_releases_the_lock_if_its_pending_claim_acquires_it() {
     let mut driver = Driver::start(None);
     driver.reply_to_read(None);
     let claim = driver.expect_write();
@@ -80,7 +80,7 @@ fn a_candidate_that_stops_releases_the_lock_if_its_pending_claim_acquires_it() {
 }
 
 #[test]
-fn a_candidate_that_stops_reads_the_outcome_of_a_claim_without_a_reply() {
+fn a_stopped_candidate_reads_whether_its_unanswered_claim_succeeded() {
     let mut driver = Driver::start(None);
     driver.reply_to_read(None);
     let claim = driver.expect_write();
@@ -91,7 +91,7 @@ fn a_candidate_that_stops_reads_the_outcome_of_a_claim_without_a_reply() {
 }
 
 #[test]
-fn a_candidate_that_stops_keeps_half_of_its_time_for_the_release() {
+fn a_stopped_candidate_keeps_half_of_its_time_for_the_release() {
     let mut driver = Driver::start(None);
     driver.reply_to_read(None);
     let claim = driver.expect_write();
@@ -107,7 +107,7 @@ fn a_candidate_that_stops_keeps_half_of_its_time_for_the_release() {
 }
 
 #[test]
-fn a_candidate_that_stops_with_nothing_to_release_ends_at_once() {
+fn a_stopped_candidate_with_nothing_to_release_ends_at_once() {
     let mut driver = Driver::start(None);
     driver.step(ElectionInputs::stop());
     assert!(matches!(driver.take_actions()[..], [_, ElectionAction::Finish(Outcome::Stopped)]));
@@ -143,7 +143,7 @@ fn a_command_that_succeeded_is_not_due_before_the_end_of_its_minimum_hold() {
         driver.step(ElectionInputs::command_gone(succeeded));
         let released = driver.expect_write();
         assert_eq!(released.valid_not_before(), succeeded.then(|| acquired + 60 * SECOND));
-        // After each change of the record, another candidate waits at most for the minimum hold, even if its wall clock
+        // After each change of the record, another candidate waits for at most the minimum hold, even if its wall clock
         // is behind or ahead.
         for (clock_offset, wait) in [(-3600, 60), (-10, 60), (1, 59), (59, 1)] {
             let mut other = Driver::start(None);

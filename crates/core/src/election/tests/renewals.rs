@@ -64,7 +64,7 @@ fn a_wall_clock_that_stops_or_jumps_does_not_affect_renewals() {
 }
 
 #[test]
-fn a_reply_with_an_unchanged_version_renews_nothing() {
+fn a_reply_with_an_unchanged_version_does_not_extend_the_tenure() {
     let mut driver = Driver::leading();
     driver.advance(2 * SECOND);
     let renewal = driver.expect_write();
@@ -120,7 +120,8 @@ fn a_claim_whose_reply_was_lost_is_recognized_by_a_read() {
     );
 }
 
-/// For example, the API server has a slow disk. Each write takes three seconds, longer than the request timeout.
+/// This can happen if the API server has a slow disk. In this test, each write takes three seconds, which is longer
+/// than the request timeout.
 #[test]
 fn a_leader_whose_renewals_take_longer_than_the_request_timeout_keeps_the_lock() {
     let mut driver = Driver::leading();
@@ -237,22 +238,22 @@ fn a_renewal_without_a_mark_by_a_client_with_the_same_identity_is_a_loss() {
 }
 
 #[test]
-fn a_copy_of_a_leader_loses_the_lock_if_the_original_renews_first() {
+fn a_clone_of_a_leader_loses_the_lock_if_the_original_renews_first() {
     let mut original = Driver::leading();
-    let cloned = original.election.clone();
+    let snapshot = original.election.clone();
     original.advance(2 * SECOND);
     let renewal = original.expect_write();
     original.reply_to_write(renewal.clone());
     assert!(matches!(original.take_actions()[..], [ElectionAction::Extend(_)]));
-    // The wall clock of the copy may be behind or ahead of the original's.
+    // The clone's wall clock may be behind or ahead of the original's.
     for offset in [-1, 1] {
-        let mut copy = Driver { election: cloned.clone(), unread: Vec::new(), ..original };
-        copy.now.wall += jiff::SignedDuration::from_secs(offset);
-        copy.step(ElectionInputs::default());
-        copy.expect_write();
-        copy.reply(Reply::Conflict);
-        copy.reply_to_read(Some(renewal.clone()));
-        assert!(matches!(copy.take_actions()[..], [ElectionAction::Lose { .. }]));
+        let mut clone = Driver { election: snapshot.clone(), unread: Vec::new(), ..original };
+        clone.now.wall += jiff::SignedDuration::from_secs(offset);
+        clone.step(ElectionInputs::default());
+        clone.expect_write();
+        clone.reply(Reply::Conflict);
+        clone.reply_to_read(Some(renewal.clone()));
+        assert!(matches!(clone.take_actions()[..], [ElectionAction::Lose { .. }]));
     }
 }
 
@@ -311,12 +312,15 @@ fn no_tenure_begins_if_the_server_shortens_the_lease_duration_of_a_claim() {
             let started = actions.iter().any(|action| matches!(action, ElectionAction::StartLeading(_)));
             assert_eq!(started, leads, "{stored_seconds:?}: {actions:?}");
             if !leads {
-                assert!(driver.take_actions().is_empty(), "the next request waits");
+                assert!(driver.take_actions().is_empty(), "there should be a pause before the next request");
                 driver.advance(5 * SECOND);
                 driver.reply(Reply::Read(Some(stored)));
                 let claim = driver.expect_write();
                 driver.reply_to_write(claim);
-                assert!(matches!(driver.take_actions()[..], [ElectionAction::StartLeading(_)]), "without the policy");
+                assert!(
+                    matches!(driver.take_actions()[..], [ElectionAction::StartLeading(_)]),
+                    "the candidate should lead once the server no longer shortens the lease duration"
+                );
             }
         }
     }

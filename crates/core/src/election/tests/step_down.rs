@@ -87,7 +87,7 @@ fn less_preferred(run: &str, renew_time: &str) -> Record {
 fn a_leader_with_a_longer_delay_is_asked_to_step_down_only_once() {
     let mut driver = Driver::start_with_preference(SECOND, Some(60 * SECOND));
     driver.reply_to_read(Some(less_preferred("r", TIME_1)));
-    // The leader renews.
+    // For nearly 60 s, the leader renews in time and the candidate sends no request.
     for second in 1..=6 {
         driver.take_actions();
         driver.advance(10 * SECOND - Duration::from_millis(1));

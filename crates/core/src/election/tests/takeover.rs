@@ -223,8 +223,8 @@ fn a_candidate_does_not_treat_the_record_of_another_run_with_its_identity_as_its
 #[test]
 fn a_standby_waits_for_a_clone_that_has_the_same_run_id() {
     let mut driver = Driver::start(None);
-    let copy = Record { holder_identity: "me".into(), ..record_by("my-run", MarkState::Held, TIME_1, 15) };
-    driver.reply_to_read(Some(copy));
+    let record_of_clone = Record { holder_identity: "me".into(), ..record_by("my-run", MarkState::Held, TIME_1, 15) };
+    driver.reply_to_read(Some(record_of_clone));
     assert!(matches!(driver.take_actions()[..], [ElectionAction::Watch(Some(_))]));
 }
 

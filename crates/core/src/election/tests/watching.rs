@@ -45,7 +45,8 @@ fn a_read_that_the_watch_has_overtaken_changes_nothing() {
     assert_eq!(driver.unread, [], "the watch should stay open, and its newer record should count");
     assert_eq!(driver.election.observed().unwrap().0.unwrap().renew_time, Some(TIME_2.parse().unwrap()));
 
-    // A restored backup also has an older version, but the watch has delivered nothing since this read was sent.
+    // A record from a restored backup also has an older version. The watch has delivered nothing since this read was
+    // sent, so the record counts.
     driver.advance(15 * SECOND);
     driver.expect_read();
     driver.version -= 1;

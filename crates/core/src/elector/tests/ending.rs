@@ -38,7 +38,7 @@ fn a_claim_that_is_sent_during_the_shutdown_extends_the_time_for_the_release() {
 }
 
 #[test]
-fn a_candidate_may_rejoin_after_a_loss_unless_it_was_told_to_stop() {
+fn a_candidate_may_rejoin_after_a_loss_unless_its_end_was_requested() {
     let now = start_time();
     let exit_after = |action: &dyn Fn(&mut Driver), status: i32, lost: bool| {
         let mut driver = leading(now);
@@ -51,7 +51,7 @@ fn a_candidate_may_rejoin_after_a_loss_unless_it_was_told_to_stop() {
     let without_rejoining = Some(LOST_WITHOUT_REJOINING);
     let sends = |signal| move |driver: &mut Driver| driver.signal(now, signal);
     assert_eq!(exit_after(&|_| {}, 0, true), Some(LOST));
-    assert_eq!(exit_after(&sends(libc::SIGHUP), 0, true), Some(LOST), "SIGHUP only reloads the command");
+    assert_eq!(exit_after(&sends(libc::SIGHUP), 0, true), Some(LOST), "SIGHUP does not request the end of the command");
     assert_eq!(exit_after(&sends(libc::SIGTERM), 0, true), without_rejoining);
     let status_for_a_loss = 76;
     assert_eq!(

@@ -146,7 +146,7 @@ fn a_supervisor_that_kills_processes_gradually_gets_more_time() {
         if has_begun {
             driver.supervisor_reports(kill, Report::Notice(killing.clone()));
         }
-        driver.elector.next_timeout().expect("the elector kills the command at some time").since(kill)
+        driver.elector.next_timeout().expect("the elector kills the command at some point").since(kill)
     };
     assert_eq!(elector_waits_for(pace, true), duration);
     let longer = Some(KillPace { max_killed_threads: 10, duration: duration * 3 });
