@@ -148,7 +148,7 @@ mod tests {
     }
 
     #[test]
-    fn sending_to_a_closed_end_is_an_error_without_sigpipe() {
+    fn sending_to_a_closed_end_fails_without_raising_sigpipe() {
         let (elector, supervisor) = pair().unwrap();
         drop(supervisor);
         assert!(elector.send(&Order::Lose).is_err());

@@ -81,7 +81,7 @@ impl Explanation<'_> {
         let origin = Origin::of_refused(option, &self.command_line.arguments, &value);
         let example = origin.with(&example_of(option));
         if self.value_is_missing(&value, &origin) {
-            return UsageError::new(origin.name(), "the value is missing").for_example(example);
+            return UsageError::new(origin.name(), "the value is missing").try_instead(example);
         }
         let invalid = self.error.source().and_then(|source| source.downcast_ref::<InvalidValue>());
         let possible = option.get_possible_values();
@@ -189,7 +189,7 @@ impl Explanation<'_> {
         if let Some(option) = self.option_before_double_dash() {
             let origin = Origin::of_refused(option, &self.command_line.arguments, "");
             return UsageError::new(origin.name(), "the value is missing")
-                .for_example(origin.with(&example_of(option)));
+                .try_instead(origin.with(&example_of(option)));
         }
         let subcommands = subcommand_names();
         let is_first = self.command_line.arguments.get(1).is_some_and(|first| *first == *name);
@@ -284,7 +284,7 @@ impl Explanation<'_> {
                 let name = first_word(option);
                 let error = UsageError::new("", format!("{name} is missing"));
                 match self.option(name).filter(|option| option.get_action().takes_values()) {
-                    Some(option) => error.for_example(format!("{name} {}", example_of(option))),
+                    Some(option) => error.try_instead(format!("{name} {}", example_of(option))),
                     None => error.remedy(format!("add {name}")),
                 }
             }

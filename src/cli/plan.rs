@@ -28,8 +28,9 @@ use crate::lock::LockName;
 use crate::subcommands::{DoctorRequest, ListRequest, LockTarget, ManifestRequest, StatusRequest, Subcommand, Wait};
 use crate::supervisor::SupervisorConfig;
 
-/// Once the command is gone after a loss, an elector whose last order is this many lease durations old counts as frozen
-/// and is killed, because it may block the lock for all candidates.
+/// How long, in lease durations, the elector may be silent towards the supervisor before it is considered frozen. After
+/// a loss, once the command is gone, the supervisor kills a frozen elector, because it may block the lock for all
+/// candidates.
 const FROZEN_ELECTOR_LEASE_DURATIONS: u32 = 2;
 
 /// Plans a run.

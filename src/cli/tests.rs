@@ -52,7 +52,7 @@ fn refusals_quote_the_option_and_state_the_reason_and_what_to_do() {
             "leaderrun".to_owned(),
             "neither a lock nor a command is given; for example leaderrun --lock file:/tmp/my-job.lease -- echo leading",
         ),
-        ("leaderrun -- true".to_owned(), "--lock is missing; for example --lock default/my-job"),
+        ("leaderrun -- true".to_owned(), "--lock is missing; try --lock default/my-job"),
         (format!("leaderrun --lock {FILE}"), "no command is given; for example -- echo leading"),
         (format!("leaderrun --lock {FILE} true"), "true: the command must come after --; try -- true"),
         (
@@ -101,7 +101,7 @@ fn refusals_quote_the_option_and_state_the_reason_and_what_to_do() {
             "leaderrun lock".to_owned(),
             "lock: leaderrun has no such subcommand; for example leaderrun --lock file:/tmp/my-job.lease -- echo leading",
         ),
-        (run("-E"), "-E: the value is missing; for example -E 75"),
+        (run("-E"), "-E: the value is missing; try -E 75"),
         (run("-E 3 -E 4"), "-E: given more than once; give it once"),
         (run("--max-run 0s"), "--max-run 0s: the command would be stopped immediately; for example --max-run 2h"),
         (
@@ -123,8 +123,8 @@ fn refusals_quote_the_option_and_state_the_reason_and_what_to_do() {
         (run("--wait=1M"), "--wait 1M: M could be minutes or months; try --wait 1m"),
         (run("--wait 15"), "--wait 15: the unit is missing; try --wait 15s"),
         (run("--wait -1s"), "--wait -1s: a duration cannot be negative; try --wait 1s"),
-        (run("--wait"), "--wait: the value is missing; for example --wait 30s"),
-        (run("--kill-after"), "--kill-after: the value is missing; for example --kill-after 50s"),
+        (run("--wait"), "--wait: the value is missing; try --wait 30s"),
+        (run("--kill-after"), "--kill-after: the value is missing; try --kill-after 50s"),
         (run("--renew-deadline 15"), "--renew-deadline 15: the unit is missing; for example --renew-deadline 10s"),
         (run("--lost-grace soon"), "--lost-grace soon: not a valid duration; for example --lost-grace 2s"),
         (run("--log-format JSON"), "--log-format JSON: the value must be text or json; try --log-format json"),

@@ -107,8 +107,8 @@ log_events! {
     /// Logged when the command gets the stop signal because leadership is lost.
     warn stopping(signal: &str) "leadership lost: sending {signal} to the command";
 
-    /// Logged when the command gets the stop signal because it has run for `--max-run`.
-    warn timed_out(signal: &str; max_run: &str) "the command has run for {max_run}; sending {signal} to it";
+    /// Logged when the command gets the stop signal because it has reached `--max-run`.
+    warn timed_out(signal: &str; max_run: &str) "the command has reached {max_run}; sending {signal} to it";
 
     /// Logged when leaderrun kills processes of the command. `reason` is `lost`; `terminated`, after `--kill-after`;
     /// `timed_out`, after `--max-run`; `left_running`, if they outlived the command's main process; or

@@ -45,7 +45,7 @@ impl ClusterAccess {
         self.credentials.known_configuration()
     }
 
-    /// Returns what is delaying the credentials, if it has delayed them for more than a second.
+    /// Returns the cause if the credentials have been delayed for more than a second.
     pub fn waiting_for(&self) -> Option<String> {
         self.credentials.waiting_for()
     }
@@ -108,7 +108,7 @@ impl Cluster {
         self.watches.clone()
     }
 
-    /// Returns what requests are waiting for, if they have been held up for more than a second before being sent.
+    /// Returns the cause if requests have been held up for more than a second before they could be sent.
     pub fn waiting_for(&self) -> Option<String> {
         self.transport.waiting_for()
     }

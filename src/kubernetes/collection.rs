@@ -63,7 +63,7 @@ impl Collection {
         Self { cluster: cluster.clone(), resource, namespace: namespace.to_owned(), timeout: None, list_format: JSON }
     }
 
-    /// Returns what requests are waiting for, if they have been held up for more than a second before being sent.
+    /// Returns the cause if requests have been held up for more than a second before they could be sent.
     pub fn waiting_for(&self) -> Option<String> {
         self.cluster.waiting_for()
     }

@@ -226,7 +226,8 @@ pub struct ExecPlugin {
     pub install_hint: Option<String>,
     /// Whether `KUBERNETES_EXEC_INFO` includes a description of the cluster.
     pub provide_cluster_info: bool,
-    /// The cluster's extension `client.authentication.k8s.io/exec`, which is part of the description.
+    /// The cluster's extension `client.authentication.k8s.io/exec`, which `KUBERNETES_EXEC_INFO` includes in its
+    /// description of the cluster.
     pub cluster_config: Option<Value>,
 }
 

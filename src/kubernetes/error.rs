@@ -1,4 +1,4 @@
-//! The error from a request to the API server, and what the next request can assume after it.
+//! The error from a request to the API server, and what it implies for the next request.
 
 use std::time::Duration;
 use std::{error, fmt, iter};
@@ -20,7 +20,7 @@ pub struct Error {
     pub message: String,
     /// The pause before the next request, if the API server requests one.
     pub retry_after: Option<Duration>,
-    /// Whether RBAC refused the request, so a Role can permit it.
+    /// Whether RBAC refused the request, in which case a Role can permit it.
     pub refused_by_rbac: bool,
 }
 

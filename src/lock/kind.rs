@@ -99,9 +99,7 @@ impl LockKind {
     /// Returns what is wrong, and what to use instead.
     pub fn check_name(&self, name: &str) -> Result<(), String> {
         match self.store {
-            Store::Objects(..) => {
-                check_name(name).map_err(|reason| format!("the name {reason}; for example default/my-job"))
-            }
+            Store::Objects(..) => check_name(name).map_err(|reason| format!("the name {reason}; try default/my-job")),
             Store::Local(store) => store.check_name(name),
         }
     }

@@ -23,7 +23,7 @@ pub struct MemoryStore;
 
 impl LocalStore for MemoryStore {
     fn check_name(&self, name: &str) -> Result<(), String> {
-        if name.is_empty() { Err("the name is missing; for example memory:my-job".into()) } else { Ok(()) }
+        if name.is_empty() { Err("the name is missing; try memory:my-job".into()) } else { Ok(()) }
     }
 
     fn open<'a>(&'a self, name: &'a str, _request_timeout: Duration) -> BoxFuture<'a, anyhow::Result<Box<dyn Lock>>> {

@@ -87,7 +87,7 @@ impl FromStr for LockName {
             None => (None, rest),
         };
         if let Some(namespace) = namespace {
-            check_label(namespace).map_err(|reason| format!("the namespace {reason}; for example default/my-job"))?;
+            check_label(namespace).map_err(|reason| format!("the namespace {reason}; try default/my-job"))?;
         }
         kind.check_name(name)?;
         Ok(Self { kind, namespace: namespace.map(str::to_owned), name: name.to_owned() })
@@ -99,7 +99,7 @@ fn kind_named(word: &str) -> Result<&'static LockKind, String> {
     KINDS.iter().find(|kind| kind.word == word).ok_or_else(|| {
         let (last, first_kinds) = KINDS.split_last().expect("there is a default kind");
         let first_words = first_kinds.iter().map(|kind| kind.word).collect::<Vec<_>>().join(", ");
-        format!("the kind of a lock is {first_words} or {}; for example lease:default/my-job", last.word)
+        format!("the kind of a lock is {first_words} or {}; try lease:default/my-job", last.word)
     })
 }
 
@@ -216,7 +216,7 @@ mod tests {
             &long_name,
         ] {
             let refusal = text.parse::<LockName>().unwrap_err();
-            assert!(refusal.contains("; for example "), "{text}: {refusal}");
+            assert!(refusal.contains("; try "), "{text}: {refusal}");
         }
     }
 

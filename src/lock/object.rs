@@ -134,7 +134,7 @@ impl ObjectLock {
         self.look_up_owner().await;
         let found = self.objects.get(&self.object_name.name).await;
         let found = found.map_err(|error| self.to_lock_error(error))?;
-        self.owner.iter().for_each(|owner| owner.handle_success());
+        self.owner.iter().for_each(|owner| owner.note_successful_request());
         if found.is_none() && self.seen.lock().expect("no thread panics while it holds this lock").is_some() {
             self.forget_owner();
         }
@@ -167,7 +167,7 @@ impl ObjectLock {
         self.look_up_owner().await;
         let created = self.write_with_owner(Verb::Create, object, &record).await;
         let stored = self.remember(created.map_err(|error| self.to_lock_error(error))?)?;
-        self.owner.iter().for_each(|owner| owner.handle_success());
+        self.owner.iter().for_each(|owner| owner.note_successful_request());
         self.check_stored(&record, stored)
     }
 

@@ -286,7 +286,7 @@ impl Owner {
     /// Records that a request for the lock succeeded. If the lookup of the owner failed, the connection was not the
     /// reason, so the error is logged. The owner is looked up again before the next read or creation of an object,
     /// unless it does not exist or this user may not read it.
-    pub fn handle_success(&self) {
+    pub fn note_successful_request(&self) {
         let mut state = self.state();
         let Some(error) = state.failure.take() else { return };
         state.is_looked_up = matches!(error.kind, ErrorKind::NotFound | ErrorKind::Forbidden);

@@ -22,7 +22,7 @@ pub enum Role {
 /// Fails if the kernel cannot create the process or the pidfd.
 pub fn fork_supervisor() -> io::Result<Role> {
     let elector = getpid();
-    // The C library implements fork with the system call clone, which is the one that a sandbox must allow.
+    // The error names clone, because glibc implements fork with that system call.
     // SAFETY: this process has only one thread, so the child may do everything that this process may do.
     match unsafe { fork() }.map_err(SystemCallError::of("clone"))? {
         ForkResult::Parent { child } => Ok(Role::Elector { supervisor: PidFd::open(child)? }),

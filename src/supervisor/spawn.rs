@@ -135,7 +135,7 @@ impl Start<'_> {
     pub fn spawn(self) -> Result<Spawned, SystemCallError> {
         let (reader, writer) = pipe2(OFlag::O_CLOEXEC | OFlag::O_NONBLOCK).map_err(SystemCallError::of("pipe2"))?;
         let supervisor = getpid();
-        // The C library implements fork with the system call clone, which is the one that a sandbox must allow.
+        // The error names clone, because glibc implements fork with that system call.
         // SAFETY: this process has only one thread, so the child may call any function.
         match unsafe { fork() }.map_err(SystemCallError::of("clone"))? {
             ForkResult::Parent { child } => {

@@ -2,10 +2,11 @@
 //!
 //! A standby sends no requests while it watches the lock. If the lock is held, its holder renews it every few seconds.
 //! If the watch is silent for the lease duration, the holder or the connection is dead, and the election reads the
-//! lock. If the lock is free but the command is not due, the API server sends about one bookmark a minute, and the
-//! election reads the lock if the watch is silent for [`SILENT_WATCH_LIMIT`]. Even while everything works, the watch
-//! can therefore be silent until the lock may be taken over, but not for longer than [`SILENT_WATCH_LIMIT`]. In any
-//! case, it can be silent for one lease duration. The read that follows gets its response within the request timeout.
+//! lock. If the lock is free but may not be acquired yet, because the next run of the command is not due, the API
+//! server sends about one bookmark a minute, and the election reads the lock if the watch is silent for
+//! [`SILENT_WATCH_LIMIT`]. A watch can therefore be silent although everything works: until the lock may be taken over,
+//! but for at most [`SILENT_WATCH_LIMIT`], or for one lease duration if that is longer. The election then sends a
+//! request, and the response arrives within the request timeout.
 
 use std::time::Duration;
 

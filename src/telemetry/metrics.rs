@@ -192,7 +192,7 @@ pub const METRICS: &[MetricDescription] = &[
     },
     MetricDescription {
         name: "leaderrun_kill_seconds",
-        help: "Estimated time it takes to kill the command, from the numbers of its processes and threads and the CPU limit; absent while it is less than 75 ms.",
+        help: "Estimated time to kill the command, based on how many processes and threads it has and on the CPU limit; absent while below 75 ms.",
         label: None,
         reading: Reading::Gauge(|state, _| state.kill_time().map(|time| time.as_secs_f64())),
     },

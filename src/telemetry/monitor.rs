@@ -59,7 +59,8 @@ impl Monitor {
         })
     }
 
-    /// Returns the counters for [`CandidateState::new`]; `None` if the thread does not reply in time.
+    /// Returns the counters as text, from which [`CandidateState::new`] restores them after leaderrun has re-executed
+    /// itself. Returns `None` if the thread does not reply in time.
     pub fn saved_counters(&self) -> Option<String> {
         let (sender, counters) = sync_channel(1);
         self.messages.send(MonitorMessage::GetCounters(sender)).ok()?;

@@ -52,7 +52,7 @@ fn the_readme_shows_what_the_script_prints() {
         assert_eq!(
             comparable_lines(&printed),
             comparable_lines(&shown.text),
-            "the README should show this; UPDATE=1 updates it"
+            "the README (right) differs from the script's output (left); run the test with UPDATE=1 to update it"
         );
     }
 }

@@ -67,7 +67,7 @@ impl World {
         }
         let timing = &self.machines[self.runs[run].machine].plan.timing;
         let id = &self.runs[run].id;
-        let written_duration = stored.record.lease_duration_seconds.unwrap_or_default();
+        let stored_duration = stored.record.lease_duration_seconds.unwrap_or_default();
         match (self.mutation, &mut stored.record.run) {
             (Mutation::OwnLeaseDuration, _) => {
                 stored.record.lease_duration_seconds = Some(timing.lease_duration().as_secs() as u32);
@@ -80,7 +80,8 @@ impl World {
             {
                 mark.run = id.clone();
             }
-            (Mutation::LatestWrittenDuration, Some(mark)) if written_duration < self.duration_written_by(&mark.run) => {
+            // Under another run ID, the shorter duration replaces the longer one that was observed before.
+            (Mutation::LatestWrittenDuration, Some(mark)) if stored_duration < self.configured_duration(&mark.run) => {
                 mark.run = RunId::new("an unknown run");
             }
             (Mutation::IgnoreReplacedVersions, _) => stored.record.replaced_version = None,
@@ -91,7 +92,8 @@ impl World {
         stored
     }
 
-    /// Sends the election a watch event with the record that its own write has replaced, changed to a released record.
+    /// Takes the record that the election's own write replaced, marks it as released, and sends it to the election in a
+    /// watch event.
     pub fn inject_release(&mut self, run: usize, reply: &Reply, now: Now) {
         let (Reply::Written(stored) | Reply::Read(Some(stored))) = reply else { return };
         let Run { id, elector, .. } = &mut self.runs[run];
@@ -106,8 +108,8 @@ impl World {
         self.step_election(run, now, ElectionInputs::watch_event(WatchEvent::Changed(replaced)));
     }
 
-    /// Returns the lease duration that a run writes, in seconds.
-    fn duration_written_by(&self, run: &RunId) -> u32 {
+    /// Returns the lease duration that a run is configured with, in seconds.
+    fn configured_duration(&self, run: &RunId) -> u32 {
         let run = run.to_string().parse().ok().and_then(|run: usize| self.runs.get(run));
         run.map_or(0, |run| self.machines[run.machine].plan.timing.lease_duration().as_secs() as u32)
     }
@@ -117,8 +119,7 @@ impl World {
         let elector = &mut self.runs[run].elector;
         (elector.observed_revision, elector.observed) = (stored.map_or(0, revision), stored.cloned());
         let observed_marks = &mut self.runs[run].observed_marks;
-        let written_duration =
-            stored.and_then(|stored| stored.record.lease_duration_seconds).unwrap_or_default().into();
+        let stored_duration = stored.and_then(|stored| stored.record.lease_duration_seconds).unwrap_or_default().into();
         match (stored.and_then(|stored| stored.record.mark()), observed_marks.last_mut()) {
             (Some(mark), last) => {
                 let writer = mark.run.to_string().parse().unwrap_or(run);
@@ -126,7 +127,7 @@ impl World {
                     Some(last) if last.run == writer => {
                         *last = ObservedMark {
                             run: writer,
-                            longest_duration: last.longest_duration.max(written_duration),
+                            longest_duration: last.longest_duration.max(stored_duration),
                             gone_at_revision: None,
                             gone_without_successor: false,
                         };
@@ -137,7 +138,7 @@ impl World {
                         }
                         observed_marks.push(ObservedMark {
                             run: writer,
-                            longest_duration: written_duration,
+                            longest_duration: stored_duration,
                             gone_at_revision: None,
                             gone_without_successor: false,
                         });

@@ -16,8 +16,8 @@ const WINDOW: Duration = Duration::from_secs(30);
 /// clock tick, which comes every 4 ms on many kernels; this leaves a margin.
 const TIME_SLICE: Duration = Duration::from_millis(5);
 
-/// Estimates the longest delay with which a thread is woken while a CPU limit is used up: each runnable thread may run
-/// for a time slice first. [`Lateness`] does not suffice here, because most delays are much shorter than the longest.
+/// Estimates how late a thread may be woken once the quota of a CPU limit is exhausted: every runnable thread may get a
+/// time slice first. [`Lateness`] does not suffice here, because most delays are much shorter than the longest.
 pub fn worst_delay(runnable_threads: u32, limit: CpuLimit) -> Duration {
     let seconds = TIME_SLICE.as_secs_f64() * f64::from(runnable_threads) / limit.cpus();
     Duration::try_from_secs_f64(seconds).unwrap_or(Duration::MAX)

@@ -51,7 +51,7 @@ pub enum Report {
 pub enum SupervisorNotice {
     /// Leadership is lost, and this signal is sent to the command.
     Stopping { signal: i32 },
-    /// The command has run for `--max-run`, and this signal is sent to it.
+    /// The command has reached `--max-run`, and this signal is sent to it.
     TimedOut { signal: i32 },
     /// All processes of the command are being killed. `processes` names some of them.
     Killing { reason: KillReason, processes: String },

@@ -29,7 +29,7 @@ pub enum Update {
         result: RenewalResult,
         took: Duration,
     },
-    /// The tenure was extended this long before its old stop instant.
+    /// The tenure was extended. `margin` is the time that was left until its previous stop instant.
     Renewed {
         margin: Duration,
     },
@@ -54,7 +54,8 @@ pub enum Update {
     CommandStarted,
     /// leaderrun got a termination signal or was asked to step down, so the command has to end.
     TerminationRequested,
-    /// The command, to which traffic is routed, is about to get a termination signal.
+    /// The command is about to get a termination signal, so traffic must no longer be routed to it. This is sent only
+    /// if leaderrun routes traffic.
     Terminating,
     /// The command has ended, with this exit status: 124 after `--max-run`, otherwise the status that a shell reports.
     CommandEnded(String),

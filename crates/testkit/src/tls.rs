@@ -98,14 +98,14 @@ pub fn mutual_server_config() -> Arc<ServerConfig> {
     server_config_with(|clients| clients)
 }
 
-fn server_config_with(clients: fn(ClientCertVerifierBuilder) -> ClientCertVerifierBuilder) -> Arc<ServerConfig> {
+fn server_config_with(configure: fn(ClientCertVerifierBuilder) -> ClientCertVerifierBuilder) -> Arc<ServerConfig> {
     let certificate = CertificateDer::from_pem_slice(SERVER.certificate.as_bytes()).expect("the certificate is valid");
     let key = PrivateKeyDer::from_pem_slice(SERVER.key.as_bytes()).expect("the key is valid");
-    let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots()), ring::default_provider().into());
-    let clients = clients(verifier).build().expect("the authority is valid");
+    let builder = WebPkiClientVerifier::builder_with_provider(Arc::new(roots()), ring::default_provider().into());
+    let verifier = configure(builder).build().expect("the authority is valid");
     let mut config = ServerConfig::builder_with_provider(ring::default_provider().into())
         .with_safe_default_protocol_versions()
-        .and_then(|config| config.with_client_cert_verifier(clients).with_single_cert(vec![certificate], key))
+        .and_then(|config| config.with_client_cert_verifier(verifier).with_single_cert(vec![certificate], key))
         .expect("the TLS settings are valid");
     config.alpn_protocols = vec![b"http/1.1".to_vec()];
     Arc::new(config)

@@ -1,6 +1,6 @@
-//! A command that records when it is alive, and checks of these records.
+//! A command that records when it is alive, and assertions about what was recorded.
 //!
-//! Each process writes the time since boot into its own file, about every millisecond. Two commands overlapped if
+//! Each witness writes the time since boot into its own file, about every millisecond. Two commands overlapped if
 //! the second one started before the last time that the first one wrote. This does not depend on leaderrun's own log.
 
 use std::collections::BTreeMap;
@@ -190,9 +190,9 @@ impl Lifetime {
     }
 
     fn parse(text: &str) -> Option<Lifetime> {
-        // A process and its descendants may write to the same file, one after another. Writes do not truncate the
-        // file, so a line may be followed by the end of an earlier, longer line from a process whose pid had more
-        // digits.
+        // In the torture test, the processes of a chain of orphans write to the same file, one after another. Writes
+        // do not truncate the file, so a line may be followed by the end of an earlier, longer line from a process
+        // whose pid had more digits.
         let mut fields = text.lines().next()?.splitn(5, ' ');
         let mut number = || fields.next()?.parse().ok();
         let (started_at, last_seen_at, signaled_at, pid) = (number()?, number()?, number()?, number()? as u32);
@@ -246,13 +246,13 @@ impl Witnesses {
         &self.0
     }
 
-    /// Returns the command line of a witness whose behavior `arguments` select (see [`run`]).
+    /// Returns the command line of a witness. `arguments` select its behavior (see [`run`]).
     pub fn command(&self, arguments: &[&str]) -> Vec<OsString> {
         let fixed = [this_program().into_os_string(), FLAG.into(), self.0.clone().into_os_string()];
         fixed.into_iter().chain(arguments.iter().map(OsString::from)).collect()
     }
 
-    /// Returns the lifetimes of all processes so far, in the order of their start.
+    /// Returns the lifetimes of all processes so far, in the order in which they started.
     pub fn lifetimes(&self) -> Vec<Lifetime> {
         let files = fs::read_dir(&self.0).expect("the directory can be read").flatten();
         let mut lifetimes: Vec<Lifetime> =

@@ -41,8 +41,8 @@ const ABOUT: &str = "Runs a command only while it is the leader";
 const LONG_ABOUT: &str = "\
 Runs a command only while it is the leader.
 
-leaderrun waits until it holds the lock, runs the command while it holds the lock, and forwards signals to it. Before \
-another candidate may run the command, every process of the command is dead.";
+leaderrun waits until it holds the lock, runs the command while it holds the lock, and forwards signals to it. No \
+other candidate may run the command until every process of the command is dead.";
 
 /// Returns the text below the options in the help.
 fn after_help() -> String {

@@ -27,7 +27,7 @@ pub struct MonitoringArguments {
     )]
     pub ready_when: ReadyWhen,
 
-    /// Respond to /healthz with 503 when a problem has kept this candidate unable to lead for this long, so that it is restarted [default: never]
+    /// Respond to /healthz with 503 when a problem has prevented this candidate from leading for this long, so that it is restarted [default: never]
     #[arg(long, env = "LEADERRUN_UNHEALTHY_AFTER", value_name = "DURATION", value_parser = values::duration)]
     pub unhealthy_after: Option<Duration>,
 

@@ -27,7 +27,8 @@ const VERIFY_P521: VerifyDigest = |public_key, digest, signature| {
     /// The length of a scalar in bytes.
     const SIZE: usize = 66;
     let verify: VerifyDigest = digest_verifier!(p521);
-    // p521 refuses digests that are too short. Leading zeros do not change the integer that ECDSA derives from it.
+    // p521 refuses short digests, so the digest is padded. Leading zeros do not change the integer that ECDSA derives
+    // from it.
     let mut padded = vec![0; SIZE - digest.len()];
     padded.extend(digest);
     verify(public_key, &padded, signature)

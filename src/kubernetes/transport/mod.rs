@@ -55,7 +55,7 @@ impl Transport {
         Self { credentials, pool: Arc::new(Pool::new(resolver, request_timeout)) }
     }
 
-    /// Returns what requests are waiting for, if they have been held up for [`REPORT_WAIT_AFTER`] before being sent.
+    /// Returns the cause if requests have been held up for [`REPORT_WAIT_AFTER`] before they could be sent.
     pub fn waiting_for(&self) -> Option<String> {
         let connection = || Some(format!("a connection to {}", self.pool.slow_target(REPORT_WAIT_AFTER)?));
         self.credentials.waiting_for().or_else(connection)

@@ -210,7 +210,7 @@ impl TimeLimit {
     /// a time limit.
     fn start(limit: Duration) -> Option<Self> {
         let kill = SigEvent::new(SigevNotify::SigevSignal { signal: Signal::SIGKILL, si_value: 0 });
-        // This clock does not count suspend. While the machine is suspended, this process blocks no others.
+        // This clock stops while the machine is suspended. During that time, this process does not block any other.
         let mut timer = Timer::new(ClockId::CLOCK_MONOTONIC, kill).ok()?;
         timer.set(Expiration::OneShot(TimeSpec::from(limit)), TimerSetTimeFlags::empty()).ok()?;
         Some(Self(timer))
@@ -228,7 +228,8 @@ mod tests {
 
     use super::*;
 
-    /// The variable that is set in the process that freezes. Its value is the directory of the files.
+    /// The environment variable that tells the test, when it runs itself again as a child process, to be the process
+    /// that freezes. Its value is the directory of the record file and its companion.
     const FREEZE_DIRECTORY: &str = "LEADERRUN_TEST_FREEZE_DIRECTORY";
 
     #[test]

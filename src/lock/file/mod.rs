@@ -49,9 +49,9 @@ pub struct FileStore;
 impl LocalStore for FileStore {
     fn check_name(&self, path: &str) -> Result<(), String> {
         match path {
-            "" => Err("the path is missing; for example file:/run/job.lease".into()),
+            "" => Err("the path is missing; try file:/run/job.lease".into()),
             _ if path.ends_with('/') => {
-                Err("the path ends with /, like that of a directory; for example file:/run/job.lease".into())
+                Err("the path ends with /, like that of a directory; try file:/run/job.lease".into())
             }
             _ if path.starts_with("~/") => {
                 Err("the shell did not expand ~, because it is not at the beginning of a word; use $HOME instead"

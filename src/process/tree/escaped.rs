@@ -35,8 +35,8 @@ pub struct Escaped {
     next_final_search: Instant,
     /// Whether the final search was started, was unnecessary, or was given up.
     final_search_was_handled: bool,
-    /// When the final search failed for the first time since a search last made progress. It fails if it cannot be
-    /// started or is interrupted.
+    /// When a search first failed since a search last made progress. A search fails if it is interrupted, and the final
+    /// search also if it cannot be started.
     failing_since: Option<Instant>,
 }
 
@@ -112,8 +112,8 @@ impl Escaped {
         was_interrupted
     }
 
-    /// Records that the final search has failed. Returns whether it has kept failing for [`RETRY_TIMEOUT`] and is given
-    /// up.
+    /// Records that a search has failed. Returns whether searches have kept failing for [`RETRY_TIMEOUT`], so that the
+    /// final search is given up.
     fn note_failure(&mut self, now: Instant) -> bool {
         now >= *self.failing_since.get_or_insert(now) + RETRY_TIMEOUT
     }

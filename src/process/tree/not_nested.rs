@@ -21,8 +21,7 @@ pub struct NotNested {
 
 impl NotNested {
     /// Checks the processes that are not known yet, and forgets those that have ended. Ends early at `until` or when
-    /// [`CAPACITY`] is reached. In that case, also forgets the processes that it has not
-    /// reached.
+    /// [`CAPACITY`] is reached. In that case, also forgets the processes that it has not reached.
     pub fn update(&mut self, proc: &Proc, until: Option<Instant>) {
         let mut processes = Vec::with_capacity(self.processes.len());
         let listing = proc.for_each_process(|process| {

@@ -43,9 +43,9 @@ const MAX_LINK_LENGTH: usize = 64;
 
 /// An open /proc.
 ///
-/// /proc may belong to an outer PID namespace (`unshare --pid` without `--mount-proc`), in which processes have other
-/// pids than in this process's namespace. Here, the *number* of a process is its pid in the namespace of /proc, an
-/// `i32`. Its pid in this process's namespace is a [`Pid`].
+/// /proc may belong to an outer PID namespace (for example after `unshare --pid` without `--mount-proc`). Processes
+/// then have different pids there than in this process's namespace. Here, the *number* of a process is its pid in the
+/// namespace of /proc, an `i32`. Its pid in this process's namespace is a [`Pid`].
 #[derive(Debug)]
 pub struct Proc {
     root: OwnedFd,
@@ -92,8 +92,8 @@ impl Stat {
         self.has_thread_ended() && self.threads <= 1
     }
 
-    /// Returns whether the thread that this describes has ended. For the number of a process, that is the process's
-    /// main thread.
+    /// Returns whether the thread that this describes has ended. If the `Stat` was read with the number of a process,
+    /// it describes the main thread of that process.
     pub fn has_thread_ended(&self) -> bool {
         matches!(self.state, b'Z' | b'X' | b'x')
     }
@@ -143,7 +143,9 @@ impl Proc {
         let link = readlinkat_raw(&proc.root, "self/ns/pid", &mut buffer[..]);
         proc.namespace = link.ok().map(|(namespace, _)| namespace.to_vec());
         if proc.depth == 0 {
-            return Err(io::Error::other("the NSpid line in /proc/self/status contains no pid"));
+            return Err(io::Error::other(
+                "the NSpid line in /proc/self/status contains no pid; use a kernel with CONFIG_PID_NS",
+            ));
         }
         Ok(proc)
     }

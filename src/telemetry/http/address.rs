@@ -31,7 +31,7 @@ impl FromStr for HttpAddress {
         }
         let address: SocketAddr = text
             .parse()
-            .map_err(|_| "not an IP address with a port; for example 127.0.0.1:8080, or :8080 for all addresses")?;
+            .map_err(|_| "not an IP address with a port; try 127.0.0.1:8080, or :8080 for all addresses")?;
         Ok(Self { ip: Some(address.ip()), port: address.port() })
     }
 }

@@ -52,8 +52,8 @@ pub fn log_listening(listener: &std::net::TcpListener) -> io::Result<()> {
     Ok(())
 }
 
-/// Logs `error`, the reason why leaderrun could not listen on the address, tries again every second, and then serves
-/// HTTP.
+/// Logs `error`, which says why leaderrun could not listen on the address. Then tries again every second until it
+/// succeeds, and serves HTTP.
 pub async fn serve_when_free(address: HttpAddress, error: ListenError, state: Rc<RefCell<CandidateState>>) {
     log_events::http_failed(&format!("{error}; retrying every second"));
     loop {
@@ -66,11 +66,13 @@ pub async fn serve_when_free(address: HttpAddress, error: ListenError, state: Rc
     }
 }
 
-/// Accepts connections and responds to their requests from the state of the candidate.
+/// Accepts connections, and answers their requests based on the candidate's state.
 pub async fn serve(listener: std::net::TcpListener, state: Rc<RefCell<CandidateState>>) {
     let listener = match TcpListener::from_std(listener) {
         Ok(listener) => listener,
-        Err(failure) => return log_events::http_failed(&format!("cannot serve --http: {failure}")),
+        Err(failure) => {
+            return log_events::http_failed(&format!("cannot serve HTTP on the address from --http: {failure}"));
+        }
     };
     let mut connections: VecDeque<AbortHandle> = VecDeque::new();
     loop {

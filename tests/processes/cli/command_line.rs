@@ -36,7 +36,7 @@ fn the_message_about_an_invalid_command_line_says_what_is_wrong() {
     let file = "file:/tmp/never-made.lease";
     for (arguments, expected) in [
         (&["--lock", file][..], "no command is given; for example -- echo leading"),
-        (&["--", "true"], "--lock is missing; for example --lock default/my-job"),
+        (&["--", "true"], "--lock is missing; try --lock default/my-job"),
         (&["--lock", file, "true"], "true: the command must come after --; try -- true"),
         (&["--lock", "a/B", "--", "true"], "--lock a/B: the name can contain only lower-case"),
         (&["--lock", "", "--", "true"], "--lock '': the name is empty"),
@@ -68,7 +68,7 @@ fn the_message_about_an_invalid_command_line_says_what_is_wrong() {
             &["status", "--lock", file, "--", "true"],
             "true: leaderrun status takes only options; see leaderrun status -",
         ),
-        (&["status"], "--lock is missing; for example --lock default/my-job"),
+        (&["status"], "--lock is missing; try --lock default/my-job"),
         (&["status", "--lock", file, "-o", "xml"], "-o xml: "),
         (
             &["doctor", "--lock", file, "--renew-deadline", "15s"],

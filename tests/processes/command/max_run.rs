@@ -10,7 +10,7 @@ fn a_command_that_runs_for_too_long_gets_the_stop_signal() {
     let mut a = Candidate::new("a", &lock).args(["--max-run", "500ms", "--stop-signal", "USR1"]).run_script(script);
     a.wait_for_exit(TIMED_OUT);
     assert_eq!(a.output(), "runs\nstopped\n");
-    assert!(a.log().contains("the command has run for --max-run 500ms; sending SIGUSR1 to it"), "{}", a.log());
+    assert!(a.log().contains("the command has reached --max-run 500ms; sending SIGUSR1 to it"), "{}", a.log());
     assert!(
         a.log().contains("the command was stopped after --max-run 500ms, and none of its processes is left"),
         "{}",

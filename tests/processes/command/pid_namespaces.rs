@@ -80,7 +80,8 @@ const WITHOUT_RUN_ID: [&str; 3] = ["env", "-u", "LEADERRUN_RUN_ID"];
 #[testkit::test(requires = CAN_ENTER_NAMESPACES.clone())]
 fn an_orphan_with_the_run_id_in_its_environment_is_dead_before_the_next_command_starts() {
     let script = r#"(setsid "$@" &); until [ -e "$END" ]; do sleep 0.05; done"#;
-    // The main thread of the second witness has ended, so only its other thread has an environment.
+    // The main thread of the second witness has ended, so its environment can be read only through its other thread
+    // (/proc/PID/task/TID/environ).
     for arguments in [&IGNORES_SIGTERM[..], &["ignore", "worker", "run=1.a"]] {
         let end = scratch::directory("end").join("now");
         let environment = format!("END={}", end.display());
@@ -155,7 +156,8 @@ fn thousands_of_orphans_are_dead_before_the_next_command_starts() {
     const COUNT: usize = 2500;
     let (_namespace, init) = start_namespace();
     let (lock, directory) = (TestLock::file(), scratch::directory("many"));
-    // The subshells share their memory, because they execute nothing: they wait for a writer of the fifo.
+    // The subshells never exec a program, so they share their parent's memory. Each one blocks while it opens the FIFO,
+    // which nobody writes to.
     let spawn = format!(
         r#"setsid sh -c 'mkfifo fifo; n=0; while [ $n -lt {COUNT} ]; do {{ read line < fifo; }} & n=$((n+1)); done; : > made; wait' & sleep 1000"#
     );

@@ -130,7 +130,7 @@ fn due_time(line: &str) -> Option<Timestamp> {
 }
 
 #[testkit::test]
-fn with_every_only_one_candidate_runs_the_command_in_each_interval() {
+fn with_the_every_option_one_candidate_runs_the_command_per_interval() {
     for lock in [TestLock::lease(), TestLock::file()] {
         let witnesses = Witnesses::new();
         let run_job = |name| Candidate::new(name, &lock).args(["--every", "2s"]).run_witness(&witnesses, &["ends"]);
@@ -156,7 +156,7 @@ fn with_every_only_one_candidate_runs_the_command_in_each_interval() {
 }
 
 #[testkit::test]
-fn with_every_leaderrun_ends_when_the_command_fails_or_on_a_signal() {
+fn with_the_every_option_leaderrun_ends_on_a_signal_or_when_the_command_fails() {
     let every = |lock| Candidate::new("a", lock).args(["--every", "1h"]);
     let lock = TestLock::lease();
     every(&lock).run_script("exit 3").wait_for_exit(3);

@@ -153,8 +153,8 @@ fn the_log_says_how_to_find_an_unknown_process_that_keeps_the_file_locked() {
     a.wait_for_exit(0);
 }
 
-/// For example, the directory is a link to the current release of an application, and each deployment replaces that
-/// link.
+/// The link changes, for example, if it points to the current release of an application and each deployment replaces
+/// it.
 #[testkit::test]
 fn a_leader_follows_a_changed_link_to_the_directory_of_its_lock_file() {
     let directory = scratch::directory("releases");
@@ -176,7 +176,7 @@ fn a_leader_follows_a_changed_link_to_the_directory_of_its_lock_file() {
 }
 
 #[testkit::test]
-fn the_log_of_a_leader_whose_renewals_fail_does_not_say_that_it_waits() {
+fn a_leader_whose_renewals_fail_does_not_log_that_it_is_waiting() {
     let lock = TestLock::file();
     let mut a = Candidate::new("a", &lock).run_script("echo ready; sleep 1000");
     eventually("a leads", || a.output().contains("ready"));
@@ -345,8 +345,8 @@ fn a_candidate_does_not_lead_if_its_lock_file_is_mounted_without_its_directory_a
     b.wait_for_log("held by a");
     a.stop();
     witnesses.wait_for("b", 1);
-    // b has replaced the file outside, but c still sees the old file, and so none of b's renewals. The wait is longer
-    // than the lease duration, so c would lead if it trusted the record in the old file.
+    // b has replaced the file outside, but c still sees the old file, and therefore does not see b's renewals. The wait
+    // is longer than the lease duration, so c would lead if it trusted the record in the old file.
     let mut c = c.args(["--wait", "9s"]).run_witness(&witnesses, &[]);
     c.wait_for_exit(UNAVAILABLE);
     assert!(c.log().contains("mount its directory instead"), "{}", c.log());

@@ -159,11 +159,11 @@ fn a_lock_is_lost_when_one_object_names_another_holder() {
             record["holderIdentity"] = json!("nobody");
             let annotations = json!({ LEADER_ANNOTATION: record.to_string() });
             let patch = json!({ "metadata": { "annotations": annotations } });
-            admin.merge_patch(&lock.object_path("endpoints"), &patch).expect("the record names another holder");
+            admin.merge_patch(&lock.object_path("endpoints"), &patch).expect("the record can be changed");
         } else {
             admin
                 .merge_patch(&lock.lease_path(), &json!({ "spec": { "holderIdentity": "nobody" } }))
-                .expect("the record names another holder");
+                .expect("the record can be changed");
         }
         a.wait_for_exit(LOST);
         assert_eq!(

@@ -72,7 +72,7 @@ impl Machine {
     }
 
     /// Installs an example as the unit `unit`, with a lock file instead of a Lease, and with `sleep` as the command.
-    /// `changes` contains texts in the example and their replacements.
+    /// Each of the `changes` is a string to replace in the example, and its replacement.
     fn install(&self, example: &str, unit: &str, changes: &[(&str, &str)]) {
         let path = format!("{}/examples/{example}", env!("CARGO_MANIFEST_DIR"));
         let mut text = fs::read_to_string(path).expect("the example can be read");

@@ -61,7 +61,7 @@ fn a_preferred_candidate_leads_again_after_it_has_been_a_standby_for_the_configu
 
 /// The candidates crash and restart often.
 #[test]
-fn flapping_candidates_request_on_average_at_most_one_step_down_per_configured_time() {
+fn flapping_candidates_request_at_most_one_step_down_per_preempt_after_on_average() {
     let preempt_after = Some(Duration::from_secs(10));
     let preferences = [0, 1, 2, 3].map(|delay| Preference { claim_delay: Duration::from_secs(delay), preempt_after });
     let mut most = 0;

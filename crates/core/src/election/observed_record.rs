@@ -106,8 +106,8 @@ impl ObservedRecord {
             let is_edit = is_same_run && renew_time_of(before) == renew_time_of(after);
             let is_forced_release = forcibly_released.is_some() && run_of(before) == forcibly_released;
             let is_copy = self.stored.as_ref().zip(after).is_some_and(|(before, after)| is_copy(after, before));
-            let is_not_by_successor = may_have_replaced_unseen || recreated || is_copy;
-            if !is_forced_release && before.is_some_and(|before| is_displaced(before, after, is_not_by_successor)) {
+            let rules_out_successor = may_have_replaced_unseen || recreated || is_copy;
+            if !is_forced_release && before.is_some_and(|before| is_displaced(before, after, rules_out_successor)) {
                 let (until, longest_written) = (now.boot + self.holds_for(), self.longest_written);
                 let run = before.and_then(Record::marked_holder).cloned();
                 self.remember(DisplacedHolder { run, until, longest_written });
@@ -175,8 +175,8 @@ impl ObservedRecord {
         self.displaced.iter().any(|holder| self.last_seen < holder.until)
     }
 
-    /// Returns whether the lock could already be acquired when the record was last seen. Therefore a free lock can be
-    /// acquired at once, but an expired lock only after another read.
+    /// Returns whether the lock could already be acquired when the record was last seen. A candidate claims the
+    /// lock only then: a free lock at once, but an expired one only after another read.
     pub(super) fn is_acquirable(&self) -> bool {
         self.last_seen >= self.acquirable_at()
     }
@@ -206,9 +206,10 @@ fn renew_time_of(record: Option<&Record>) -> Option<Timestamp> {
 /// Returns whether `after`, if another run wrote it, is a copy of an older record, such as a restored backup, and not
 /// an acquisition that followed `before`.
 ///
-/// A run that acquires the lock increments `leaseTransitions`, and writes the version that it replaced to the record.
-/// Both are checked even if `before` seems to have expired, because this candidate may have missed renewals. The
-/// transitions alone are not enough: if `before` was itself acquired over a copy, another copy can have more of them.
+/// A run that acquires the lock increments `leaseTransitions` and records the version that it replaced. Both are
+/// checked even if `before` seems to have expired, because this candidate may have missed renewals. `leaseTransitions`
+/// alone is not enough: if the run in `before` replaced a restored copy, it continued from that copy's lower count, so
+/// a copy that is restored later can have a higher one.
 fn is_copy(after: &Record, before: &Stored) -> bool {
     let replaced_older =
         after.replaced_version.as_ref().is_some_and(|replaced| precedes(replaced, &before.version.resource_version));
@@ -216,12 +217,12 @@ fn is_copy(after: &Record, before: &Stored) -> bool {
 }
 
 /// Returns whether the holder of `before` is displaced: it has not released the lock, and no successor has written
-/// `after`. `is_not_by_successor` states that another run's mark in `after` cannot be a successor's. Only a deletion of
-/// the record displaces a holder without a mark, because other implementations release the lock by emptying
-/// `holderIdentity`.
-fn is_displaced(before: &Record, after: Option<&Record>, is_not_by_successor: bool) -> bool {
+/// `after`. If `rules_out_successor` is true, `after` does not count as written by a run that acquired the lock after
+/// `before`, even if it has the mark of another run. Only a deletion of the record displaces a holder without a mark,
+/// because other implementations release the lock by emptying `holderIdentity`.
+fn is_displaced(before: &Record, after: Option<&Record>, rules_out_successor: bool) -> bool {
     let Some(after) = after else { return before.is_held() };
-    let by_another = (!after.is_held() || is_not_by_successor) && run_of(Some(after)) != run_of(Some(before));
+    let by_another = (!after.is_held() || rules_out_successor) && run_of(Some(after)) != run_of(Some(before));
     before.marked_holder().is_some() && (after.mark().is_none() || by_another)
 }
 

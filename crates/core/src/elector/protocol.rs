@@ -17,7 +17,8 @@ pub struct ElectorInputs {
     /// The election's reports, in order.
     pub election: Vec<ElectionReport>,
     pub supervisor_died: bool,
-    /// Whether traffic has been routed away from the command, or cannot be routed away.
+    /// Whether there is no need to wait for traffic any longer: it has been routed away from the command, or that is
+    /// impossible. A deferred termination signal is then relayed.
     pub withdrawn: bool,
     /// The signals that leaderrun received, except for termination signals that were ignored when it was started.
     pub signals: Vec<i32>,
@@ -86,8 +87,8 @@ pub enum SupervisorFailure {
 pub enum ExitReason {
     /// The command ended.
     Command(End),
-    /// Leadership was lost. `may_rejoin` states whether leaderrun may wait for the lock again. It is false if a signal
-    /// or a request to step down has requested the end of leaderrun or its command.
+    /// Leadership was lost. `may_rejoin` states whether leaderrun may wait for the lock again. It is false if
+    /// leaderrun or its command has been told to stop, by a signal or by a request to step down.
     Lost { may_rejoin: bool },
     /// leaderrun stopped waiting while the lock was held or could not be acquired yet.
     NotAcquired,
@@ -114,7 +115,8 @@ pub enum ElectorNotice {
     /// The command may run for as long as this tenure lasts.
     Leading(Tenure),
     Lost(Loss),
-    /// The command, to which traffic is routed, is about to get a termination signal, so traffic must be routed away.
+    /// The command is about to get a termination signal, so traffic must no longer be routed to it. This notice is sent
+    /// only if leaderrun routes traffic.
     Terminating,
     /// The first termination signal since the acquisition of the lock. A request to step down counts as SIGTERM.
     TerminationSignal(i32),

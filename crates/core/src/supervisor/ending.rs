@@ -32,13 +32,13 @@ impl Supervisor {
         self.waits_for_all && has_leftovers && !self.killing
     }
 
-    /// Begins the stop after a loss: sends the stop signal now, and SIGKILL no later than `kill`. If leadership was
-    /// lost before, this can only bring the kill forward.
-    pub(super) fn begin_stop_for_loss(&mut self, kill: Instant) {
+    /// Begins the stop after a loss: sends the stop signal now. The command is killed at `kill_at` at the latest. If
+    /// leadership was lost before, this can only bring the kill forward.
+    pub(super) fn begin_stop_for_loss(&mut self, kill_at: Instant) {
         if self.lost {
-            self.kill_for_loss_by(kill);
+            self.kill_for_loss_by(kill_at);
         } else {
-            self.lose(kill);
+            self.lose(kill_at);
             if self.main == MainProcess::Running {
                 self.actions.push(SupervisorAction::Stop);
             }
@@ -46,20 +46,21 @@ impl Supervisor {
         }
     }
 
-    /// Records that leadership is lost, without sending a stop signal. The command is killed no later than `kill`.
-    pub(super) fn lose(&mut self, kill: Instant) {
+    /// Records that leadership is lost, without sending a stop signal. The command is killed at `kill_at` at the
+    /// latest.
+    pub(super) fn lose(&mut self, kill_at: Instant) {
         self.lost = true;
         if self.main == MainProcess::NotStarted {
             self.report_not_started();
         } else {
-            self.kill_for_loss_by(kill);
+            self.kill_for_loss_by(kill_at);
         }
     }
 
-    /// Kills the command no later than `kill`, because leadership is lost.
-    pub(super) fn kill_for_loss_by(&mut self, kill: Instant) {
+    /// Kills the command at `kill_at` at the latest, because leadership is lost.
+    pub(super) fn kill_for_loss_by(&mut self, kill_at: Instant) {
         if self.main != MainProcess::NotStarted && self.reported_gone.is_none() {
-            self.kill_by(kill, KillReason::Lost);
+            self.kill_by(kill_at, KillReason::Lost);
         }
     }
 

@@ -412,7 +412,7 @@ fn a_loss_takes_precedence_over_max_run() {
     step(&mut supervisor, later, orders(&[LOSE]));
     let [SupervisorAction::Report(Report::Gone(gone))] = &step(&mut supervisor, later, ended(End::Exited(0), true))[..]
     else {
-        panic!("the end of the command is reported")
+        panic!("the end of the command should be reported")
     };
     assert!(gone.lost);
 }

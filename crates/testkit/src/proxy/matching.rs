@@ -11,7 +11,7 @@ pub struct ReceivedRequest {
     /// The path and the query.
     pub path: String,
     pub received_at: Instant,
-    /// The test user whose token the request has; `None` if it has none of these tokens.
+    /// The test user whose token the request carries; `None` if it carries no test user's token.
     pub user: Option<&'static str>,
     /// The number of the connection, counted from 0.
     pub connection: usize,

@@ -6,7 +6,7 @@ use super::*;
 use crate::election::ending::RELEASE_TIMEOUT;
 
 #[test]
-fn a_record_of_another_run_is_a_loss_even_if_the_run_has_the_same_identity() {
+fn the_lock_is_lost_to_another_run_even_if_it_has_the_same_identity() {
     for holder in ["other", "me"] {
         let mut driver = Driver::leading();
         driver.advance(2 * SECOND);
@@ -43,7 +43,7 @@ fn a_holder_writes_an_emptied_or_deleted_record_again() {
 fn the_lock_is_released_only_after_the_command_is_gone() {
     let mut driver = Driver::leading();
     driver.step(ElectionInputs::stop());
-    assert_eq!(driver.take_actions(), [], "a leader continues until its command is gone");
+    assert_eq!(driver.take_actions(), [], "a leader should continue until its command is gone");
     driver.step(ElectionInputs::command_gone(true));
     let released = driver.expect_write();
     assert_eq!(released.holder_identity, "");
@@ -80,7 +80,7 @@ fn a_stopped_candidate_releases_the_lock_if_its_pending_claim_acquires_it() {
 }
 
 #[test]
-fn a_stopped_candidate_reads_whether_its_unanswered_claim_succeeded() {
+fn a_stopped_candidate_finds_out_whether_a_claim_with_an_unknown_result_succeeded() {
     let mut driver = Driver::start(None);
     driver.reply_to_read(None);
     let claim = driver.expect_write();

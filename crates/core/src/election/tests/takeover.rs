@@ -3,7 +3,7 @@
 use super::*;
 
 #[test]
-fn a_lock_is_acquired_after_the_lease_duration_in_its_record_and_another_read() {
+fn once_the_lease_duration_in_the_record_has_passed_the_record_is_read_again_and_the_lock_is_claimed() {
     let mut driver = Driver::start(None);
     driver.reply_to_read(Some(record_by("r", MarkState::Held, TIME_1, 40)));
     assert!(matches!(driver.take_actions()[..], [ElectionAction::Watch(Some(_))]));
@@ -143,10 +143,11 @@ fn the_longest_lease_duration_of_a_displaced_holder_still_counts_when_it_writes_
         driver.take_actions();
         driver.watch_event(WatchEvent::Deleted);
         driver.advance(displaced_for);
+        // After the longer time, a request is pending. It fails, and the watch repeats that the record was deleted.
         driver.reply(Reply::Conflict);
         driver.watch_event(WatchEvent::Deleted);
-        // The holder has written the record again, unseen by this candidate. Then another client has shortened the
-        // lease duration.
+        // Meanwhile the holder wrote the record again, unseen by this candidate, and another client shortened the lease
+        // duration.
         driver.watch_delivers(record_by("r", MarkState::Held, TIME_2, 1));
         assert_eq!(driver.time_to_takeover(), 15 * SECOND, "displaced for {displaced_for:?}");
     }
@@ -221,7 +222,7 @@ fn a_candidate_does_not_treat_the_record_of_another_run_with_its_identity_as_its
 }
 
 #[test]
-fn a_standby_waits_for_a_clone_that_has_the_same_run_id() {
+fn a_standby_waits_for_a_clone_of_itself_from_the_same_vm_snapshot() {
     let mut driver = Driver::start(None);
     let record_of_clone = Record { holder_identity: "me".into(), ..record_by("my-run", MarkState::Held, TIME_1, 15) };
     driver.reply_to_read(Some(record_of_clone));
@@ -334,7 +335,7 @@ fn a_forced_release_ends_the_wait_for_every_earlier_holder() {
         standby.take_actions();
         assert!(
             standby.time_to_next_timeout() > SECOND,
-            "the candidate waits for the lease duration of the known holder"
+            "the candidate should wait for the lease duration of the known holder"
         );
         standby.watch_delivers(emptied.unwrap_or_default().released_by_force(now));
         standby.expect_write();
@@ -353,7 +354,7 @@ fn an_old_forced_release_does_not_release_the_lock_of_a_later_holder() {
         standby.take_actions();
         standby.watch_delivers(old);
         standby.take_actions();
-        assert!(standby.time_to_next_timeout() > SECOND, "the candidate waits for the holder's lease duration");
+        assert!(standby.time_to_next_timeout() > SECOND, "the candidate should wait for the holder's lease duration");
     }
 }
 

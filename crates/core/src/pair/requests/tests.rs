@@ -139,11 +139,11 @@ fn an_unanswered_claim_is_rolled_back_if_the_objects_cannot_be_read_again() {
     let first = requests.begin(claim(&requests, 1));
     let PairStep::Write(Member::First, request) = first else { panic!("{first:?}") };
     let PairStep::Write(Member::Second, _) = requests.handle_reply(store.write(Member::First, request)) else {
-        panic!("the second write is next")
+        panic!("the second write should be next")
     };
     assert_eq!(requests.handle_reply(UNKNOWN), PairStep::ReadBoth);
     let PairStep::Write(Member::First, request) = requests.handle_read(Err(UNKNOWN)) else {
-        panic!("the claim is rolled back")
+        panic!("the claim should be rolled back")
     };
     requests.handle_reply(store.write(Member::First, request));
     assert_eq!(store.holder(Member::First), "");
@@ -158,7 +158,7 @@ fn a_claim_that_was_dropped_between_its_writes_is_rolled_back_by_the_next_read()
     assert_eq!(store.holder(Member::First), "us");
     assert!(matches!(read(&mut requests, &mut store), Reply::Refused { retry_after: Some(_) }));
     assert_eq!(store.holder(Member::First), "");
-    let Reply::Read(Some(stored)) = read(&mut requests, &mut store) else { panic!("the record exists") };
+    let Reply::Read(Some(stored)) = read(&mut requests, &mut store) else { panic!("the record should exist") };
     assert!(!stored.record.is_held());
 }
 
@@ -174,7 +174,7 @@ fn a_claim_whose_second_write_arrives_after_its_rollback_does_not_hold_the_lock(
     assert!(matches!(reply, Some(Reply::Unknown { .. })));
     store.write(Member::Second, late.unwrap());
     assert_eq!((store.holder(Member::First), store.holder(Member::Second)), ("", "us"));
-    let Reply::Read(Some(stored)) = read(&mut requests, &mut store) else { panic!("the record exists") };
+    let Reply::Read(Some(stored)) = read(&mut requests, &mut store) else { panic!("the record should exist") };
     assert!(!stored.record.is_held(), "{stored:?}");
     // To other candidates the lock still looks held, because they cannot know that the claim was rolled back.
     let other = Viewer::new(RunId::new("other"));
@@ -184,7 +184,9 @@ fn a_claim_whose_second_write_arrives_after_its_rollback_does_not_hold_the_lock(
 #[test]
 fn a_failed_rollback_is_repeated_by_the_next_read() {
     let (mut requests, mut store) = fresh_requests();
-    let PairStep::Write(_, request) = requests.begin(claim(&requests, 1)) else { panic!("the first write is next") };
+    let PairStep::Write(_, request) = requests.begin(claim(&requests, 1)) else {
+        panic!("the first write should be next")
+    };
     requests.handle_reply(store.write(Member::First, request));
     assert!(matches!(requests.handle_reply(REFUSED), PairStep::Write(Member::First, _)));
     assert_eq!(requests.handle_reply(REFUSED), PairStep::Reply(UNKNOWN));
@@ -196,19 +198,21 @@ fn a_failed_rollback_is_repeated_by_the_next_read() {
 #[test]
 fn a_claim_whose_rollback_got_no_reply_does_not_hold_the_lock() {
     let (mut requests, mut store) = fresh_requests();
-    let PairStep::Write(_, request) = requests.begin(claim(&requests, 1)) else { panic!("the first write is next") };
+    let PairStep::Write(_, request) = requests.begin(claim(&requests, 1)) else {
+        panic!("the first write should be next")
+    };
     let PairStep::Write(_, second) = requests.handle_reply(store.write(Member::First, request)) else {
-        panic!("the second write is next")
+        panic!("the second write should be next")
     };
     assert_eq!(requests.handle_reply(UNKNOWN), PairStep::ReadBoth);
     let PairStep::Write(_, late) = requests.handle_read(Ok(store.objects.clone())) else {
-        panic!("the claim is rolled back")
+        panic!("the claim should be rolled back")
     };
     assert_eq!(requests.handle_reply(UNKNOWN), PairStep::Reply(UNKNOWN));
     store.write(Member::Second, second);
     assert_eq!((store.holder(Member::First), store.holder(Member::Second)), ("us", "us"));
     assert!(!requests.stored().unwrap().record.is_held());
-    assert!(matches!(read(&mut requests, &mut store), Reply::Refused { .. }), "the claim is rolled back again");
+    assert!(matches!(read(&mut requests, &mut store), Reply::Refused { .. }), "the claim should be rolled back again");
     assert!(matches!(store.write(Member::First, late), Reply::Conflict));
     // A new claim is not affected.
     read(&mut requests, &mut store);
@@ -243,12 +247,12 @@ fn after_a_release_that_reached_only_one_object_the_lock_is_still_held() {
     let version = requests.stored().map(|stored| stored.version);
     let release = write_request(version, record_of("us", MarkState::Released, 2));
     carry_out(&mut requests, &mut store, release, |_, _| Some(UNKNOWN));
-    let Reply::Read(Some(stored)) = read(&mut requests, &mut store) else { panic!("the record exists") };
+    let Reply::Read(Some(stored)) = read(&mut requests, &mut store) else { panic!("the record should exist") };
     assert!(stored.record.is_held_by_run(&this_run(), "us"));
 }
 
 #[test]
-fn a_write_that_replaces_an_old_version_is_a_conflict() {
+fn a_write_that_is_based_on_an_outdated_version_is_a_conflict() {
     let (mut requests, mut store) = fresh_requests();
     let request = claim(&requests, 1);
     carry_out(&mut requests, &mut store, request.clone(), succeeds);
