@@ -4,6 +4,7 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 use std::sync::mpsc;
+use std::time::Duration;
 
 use leaderrun_core::election::ElectionConfig;
 use leaderrun_core::elector::ElectionReport;
@@ -18,7 +19,7 @@ use crate::exit;
 use crate::kubernetes::ClusterAccess;
 use crate::lock::LockConfig;
 use crate::process::priority::Priority;
-use crate::process::{event_fd, runtime_thread};
+use crate::process::{clock, event_fd, runtime_thread};
 use crate::telemetry::observer::Observer;
 
 /// A message from the main thread to the election.
@@ -89,6 +90,20 @@ impl ElectionThread {
         self.reports.try_iter().collect()
     }
 
+    /// Ends a candidacy whose command will never be started, and releases the lock if it was acquired. Waits for at most
+    /// `timeout`.
+    pub fn abandon(&self, timeout: Duration) {
+        self.send(ElectionMessage::Stop);
+        let until = clock::now() + timeout;
+        while let Ok(report) = self.reports.recv_timeout(until.since(clock::now())) {
+            match report {
+                ElectionReport::Acquired { .. } => self.send(ElectionMessage::CommandGone { succeeded: false }),
+                ElectionReport::Finished(_) | ElectionReport::Failed { .. } => return,
+                _ => {}
+            }
+        }
+    }
+
     /// Sends a message to the election. It has no effect if the election is over.
     pub fn send(&self, message: ElectionMessage) {
         let _ = self.messages.send(message);
@@ -123,7 +138,6 @@ impl MainThreadChannel {
 #[cfg(test)]
 mod tests {
     use std::cell::OnceCell;
-    use std::time::Duration;
 
     use leaderrun_core::election::{Outcome, Preference};
     use leaderrun_core::record::RunId;
@@ -135,6 +149,10 @@ mod tests {
 
     /// Starts a candidate for a lock in the memory of this process.
     fn candidate(lock: &str, identity: &str) -> ElectionThread {
+        observed_candidate(lock, identity, Observer::default())
+    }
+
+    fn observed_candidate(lock: &str, identity: &str, observer: Observer) -> ElectionThread {
         let seconds = Duration::from_secs;
         let config = ElectionConfig {
             identity: identity.to_owned(),
@@ -147,7 +165,7 @@ mod tests {
         };
         let access = ClusterAccess::new(ClusterOptions::default());
         let lock = LockConfig { name: lock.parse().unwrap(), slots: None, owner: None };
-        ElectionThread::start(lock, access, config, Observer::default()).unwrap()
+        ElectionThread::start(lock, access, config, observer).unwrap()
     }
 
     /// Receives the candidate's new reports, and returns the fencing token if one of them is about the acquisition.
@@ -181,5 +199,20 @@ mod tests {
         });
         // Each write increases the token. The release was the second write.
         assert_eq!(wait_for_acquisition(&standby), "3");
+    }
+
+    #[test]
+    fn an_abandoned_candidate_releases_the_lock() {
+        let (sender, acquired) = mpsc::channel();
+        let observer = Observer::new(move |update| {
+            if let Update::Acquired { .. } = update {
+                sender.send(()).unwrap();
+            }
+        });
+        let abandoned = observed_candidate("memory:abandoned", "abandoned", observer);
+        acquired.recv().unwrap();
+        abandoned.abandon(Duration::from_secs(60));
+        // Each write increases the token. The release was the second write.
+        assert_eq!(wait_for_acquisition(&candidate("memory:abandoned", "next")), "3");
     }
 }

@@ -4,7 +4,7 @@
 use std::io;
 use std::os::fd::AsFd;
 use std::sync::Arc;
-use std::thread::{self, JoinHandle};
+use std::thread;
 use std::time::Duration;
 
 use leaderrun_core::elector::{Elector, ElectorAction, ElectorInputs, ElectorNotice, ExitReason};
@@ -20,6 +20,7 @@ use nix::sys::signal::Signal;
 use nix::unistd::{Pid, getpid};
 
 use super::election_thread::{ElectionMessage, ElectionThread};
+use super::memory_locking::MemoryLocking;
 use super::{log_events, log_notices};
 use crate::channel::ElectorEnd;
 use crate::exit;
@@ -73,8 +74,8 @@ pub struct MainLoop {
     command_had_terminal: bool,
     /// Whether to release stdin and stdout once the command runs.
     releases_streams: bool,
-    /// The thread that locks leaderrun's code in memory, until the start of the command has waited for it.
-    memory_locking: Option<JoinHandle<()>>,
+    /// The locking of leaderrun in memory, for which the start of the command waits.
+    memory_locking: Option<MemoryLocking>,
     tree: Tree,
     /// The processes in nested PID namespaces, which the supervisor lists in shared memory.
     nested: Option<SharedNested>,
@@ -141,9 +142,9 @@ impl MainLoop {
         Self { releases_streams: true, ..self }
     }
 
-    /// Makes the start of the command wait for the thread that locks leaderrun's code in memory, if there is one.
-    pub fn with_memory_locking(self, thread: Option<JoinHandle<()>>) -> Self {
-        Self { memory_locking: thread, ..self }
+    /// Makes the start of the command wait until leaderrun is locked in memory.
+    pub fn with_memory_locking(self, memory_locking: MemoryLocking) -> Self {
+        Self { memory_locking: Some(memory_locking), ..self }
     }
 
     /// Makes the loop notify systemd's watchdog, if there is one, that the loop is alive.
@@ -253,15 +254,18 @@ impl MainLoop {
     }
 
     /// Sends an order. An order that cannot be sent is dropped; if no later order arrives, the tenure of the command
-    /// expires. Before the order to start the command, waits until leaderrun's code is locked in memory, stores the
-    /// terminal's modes, and raises this thread's priority.
+    /// expires. Before the order to start the command, waits until leaderrun's code is locked in memory, and stores the
+    /// terminal's modes. After it, raises this thread's priority.
     fn order(&mut self, order: &Order) {
-        if let Order::Start { .. } = order {
-            self.memory_locking.take().map(JoinHandle::join);
+        let starts_command = matches!(order, Order::Start { .. });
+        if starts_command {
+            self.memory_locking.take().into_iter().for_each(MemoryLocking::wait);
             self.terminal = Terminal::of(getpid());
-            self.priority = Priority::acquire();
         }
         let _ = self.channel.send(order);
+        if starts_command {
+            self.priority = Priority::acquire();
+        }
     }
 
     /// Kills the supervisor, and runs the first round of the kill of all other processes.

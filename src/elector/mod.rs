@@ -12,6 +12,7 @@ mod error_throttle;
 pub mod log_events;
 mod log_notices;
 mod main_loop;
+mod memory_locking;
 mod monitoring;
 mod open_lock;
 pub mod outer_runs;
@@ -20,7 +21,6 @@ mod reminder;
 mod request_queue;
 mod role_advice;
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
@@ -32,6 +32,7 @@ use tracing_subscriber::filter::LevelFilter;
 
 use self::election_thread::ElectionThread;
 use self::main_loop::{LoopResult, MainLoop};
+use self::memory_locking::MemoryLocking;
 use self::monitoring::Monitoring;
 use self::rejoin::{NotRejoined, RejoinAfter};
 use crate::channel::ElectorEnd;
@@ -39,11 +40,10 @@ use crate::events::{Events, EventsConfig};
 use crate::exit::{self, Exit, PermanentFailure};
 use crate::kubernetes::{ClusterAccess, ClusterOptions};
 use crate::lock::{LockConfig, LockName, OwnerConfig, SlotCount};
-use crate::process::memory::{self, UnreadMappings};
 use crate::process::pidfd::PidFd;
 use crate::process::signals::InheritedSignals;
 use crate::process::tree::{self, SharedNested, Tree};
-use crate::process::{clock, runtime_thread, signal_permission};
+use crate::process::{clock, signal_permission};
 use crate::routing::{Router, RouterConfig, Routing};
 use crate::telemetry::http::HttpAddress;
 use crate::telemetry::log::{self, LogFormat, LogTime};
@@ -118,27 +118,23 @@ pub fn run(
     inherited: InheritedSignals,
 ) -> anyhow::Result<Exit> {
     tree::adopt_orphans()?;
-    let unread_mappings = memory::lock_used();
     let log = log::start(config.log_format, config.log_time, config.log_level)?;
     log::abort_on_panic();
-    log_notices::signal_permission(signal_permission::signal_permission());
     config.unknown_variable_warnings.iter().for_each(|sentence| log_events::unknown_variable(sentence));
     log_notices::set_options(config.options.clone());
     let ElectorConfig { on_lost, repeats, conflict_status, .. } = config;
     let executed_at = clock::now();
-    let (result, saved_counters) =
-        observed_main_loop(config, channel, supervisor, nested, inherited.clone(), unread_mappings).unwrap_or_else(
-            |failure| {
-                log_notices::failed(&failure);
-                let is_transient = exit::is_transient(&failure);
-                let result = LoopResult {
-                    exit_reason: ExitReason::Failed { is_transient },
-                    end_was_requested: false,
-                    command_had_terminal: false,
-                };
-                (result, None)
-            },
-        );
+    let (result, saved_counters) = observed_main_loop(config, channel, supervisor, nested, inherited.clone())
+        .unwrap_or_else(|failure| {
+            log_notices::failed(&failure);
+            let is_transient = exit::is_transient(&failure);
+            let result = LoopResult {
+                exit_reason: ExitReason::Failed { is_transient },
+                end_was_requested: false,
+                command_had_terminal: false,
+            };
+            (result, None)
+        });
     let LoopResult { exit_reason, end_was_requested, command_had_terminal } = result;
     let rejoin_after = match exit_reason {
         ExitReason::Lost { may_rejoin: true } if on_lost == OnLost::Rejoin => Some(RejoinAfter::Loss),
@@ -171,33 +167,32 @@ fn observed_main_loop(
     supervisor: PidFd,
     nested: SharedNested,
     inherited: InheritedSignals,
-    unread_mappings: UnreadMappings,
 ) -> anyhow::Result<(LoopResult, Option<String>)> {
     let access = ClusterAccess::new(config.cluster.clone());
     if config.lock.kind.is_in_cluster() {
         // The credentials are read while this thread goes on.
         access.prepare();
     }
-    let tree = Tree::open(&config.election.run.to_string());
-    let tree = tree.map_err(|failure| PermanentFailure(failure.to_string()))?.with_namespace_checks();
     let mut monitoring = Monitoring::start(&config)?;
-    let (router, events) = (router(&config, &access)?, events(&config, &access)?);
+    let (router, events) = (router(&config, &access)?, events(&config, &access));
     let withdrawn = router.as_ref().map(Router::withdrawn);
     let observer = router.as_ref().map(Router::observer).unwrap_or_default();
     let observer = observer.and(events.as_ref().map(Events::observer).unwrap_or_default()).and(monitoring.observer());
+    let (lock_observer, lock_opened) = memory_locking::lock_opened();
+    let observer = observer.and(lock_observer);
     let elector = Elector::new(&config.election.timing, withdrawn.is_some()).with_stop_signal(config.stop_signal);
     let lock = LockConfig { name: config.lock, slots: config.slots, owner: config.owner };
+    let run = config.election.run.to_string();
     let election = ElectionThread::start(lock, access, config.election, observer.clone())?;
+    // The rest is prepared while the election opens the lock.
+    let prepare = || -> anyhow::Result<_> {
+        let tree = Tree::open(&run).map_err(|failure| PermanentFailure(failure.to_string()))?;
+        Ok((tree.with_namespace_checks(), events.map(Events::start).transpose()?))
+    };
+    let (tree, events) = prepare().inspect_err(|_| election.abandon(FLUSH_TIMEOUT))?;
+    log_notices::signal_permission(signal_permission::signal_permission());
     let main_loop = MainLoop::new(channel, supervisor, election, inherited, elector, observer.clone(), tree)?;
-    // Reading leaderrun's code takes time, which the election spends waiting for the API server. If no thread can be
-    // started for it, it is read here.
-    let unread_mappings = Arc::new(unread_mappings);
-    let for_thread = Arc::clone(&unread_mappings);
-    let thread = runtime_thread::start("memory", move || log_notices::memory(for_thread.read_and_lock())).ok();
-    if thread.is_none() {
-        log_notices::memory(unread_mappings.read_and_lock());
-    }
-    let main_loop = main_loop.with_nested(nested).with_memory_locking(thread);
+    let main_loop = main_loop.with_nested(nested).with_memory_locking(MemoryLocking::start(lock_opened));
     // stdin and stdout stay open if this process may run a later command, which needs them.
     let runs_once = config.on_lost != OnLost::Rejoin && !config.repeats;
     let main_loop = if runs_once { main_loop.releasing_streams() } else { main_loop };
@@ -222,16 +217,15 @@ fn router(config: &ElectorConfig, access: &ClusterAccess) -> anyhow::Result<Opti
     })?))
 }
 
-/// Starts the writer of Events, if the lock is in a cluster.
-fn events(config: &ElectorConfig, access: &ClusterAccess) -> anyhow::Result<Option<Events>> {
+/// Prepares the Events, if the lock is in a cluster.
+fn events(config: &ElectorConfig, access: &ClusterAccess) -> Option<Events> {
     let ElectorConfig { lock, election, .. } = config;
-    if !lock.kind.is_in_cluster() {
-        return Ok(None);
-    }
-    Ok(Some(Events::start(EventsConfig {
-        lock: lock.clone(),
-        access: access.clone(),
-        identity: election.identity.clone(),
-        timeout: election.timing.request_timeout(),
-    })?))
+    lock.kind.is_in_cluster().then(|| {
+        Events::new(EventsConfig {
+            lock: lock.clone(),
+            access: access.clone(),
+            identity: election.identity.clone(),
+            timeout: election.timing.request_timeout(),
+        })
+    })
 }

@@ -53,21 +53,17 @@ pub struct EventsConfig {
     pub timeout: Duration,
 }
 
-/// The thread that writes Events.
-#[derive(Debug)]
+/// The Events about a run, with the updates that were received before the thread that writes the Events was started.
 pub struct Events {
+    config: EventsConfig,
     observer: Observer,
-    ended: Receiver<io::Result<()>>,
+    updates: UnboundedReceiver<Update>,
 }
 
 impl Events {
-    /// Starts the thread. It acts on the updates that the [`observer`](Self::observer) passes to it.
-    ///
-    /// # Errors
-    /// Fails if the thread cannot be created.
-    pub fn start(config: EventsConfig) -> io::Result<Self> {
+    /// Prepares the Events about the updates that the [`observer`](Self::observer) receives.
+    pub fn new(config: EventsConfig) -> Self {
         let (sender, updates) = unbounded_channel();
-        let ended = runtime_thread::spawn("events", || Writer::new(config).run(updates))?;
         let observer = Observer::new(move |update| {
             // The thread need not wake up for the other updates.
             if matches!(
@@ -81,7 +77,7 @@ impl Events {
                 let _ = sender.send(update.clone());
             }
         });
-        Ok(Self { observer, ended })
+        Self { config, observer, updates }
     }
 
     /// Returns the observer that passes updates to the thread.
@@ -89,6 +85,23 @@ impl Events {
         self.observer.clone()
     }
 
+    /// Starts the thread that writes the Events.
+    ///
+    /// # Errors
+    /// Fails if the thread cannot be created.
+    pub fn start(self) -> io::Result<EventsThread> {
+        let Self { config, updates, .. } = self;
+        Ok(EventsThread { ended: runtime_thread::spawn("events", || Writer::new(config).run(updates))? })
+    }
+}
+
+/// The thread that writes Events.
+#[derive(Debug)]
+pub struct EventsThread {
+    ended: Receiver<io::Result<()>>,
+}
+
+impl EventsThread {
     /// Waits until the last Event has been written, but at most until the instant `until`. The observer must have been
     /// notified of [`Update::RunEnding`].
     pub fn finish(self, until: Instant) {

@@ -39,8 +39,8 @@ use crate::process::terminal::TerminalPolicy;
 use crate::process::tree::{self, Ended, KillFailure, SharedNested, Tree};
 use crate::telemetry::log::printable;
 
-/// How long after its own start the supervisor first measures the delay of a kill. It does not measure at once, because
-/// that would delay the start of the command.
+/// How long after its own start, and after the start of the command, the supervisor first measures the delay of a kill.
+/// It does not measure at once, because that would delay the command.
 const FIRST_PROBE_DELAY: Duration = Duration::from_millis(50);
 
 /// The supervisor's main loop. It runs in the supervisor's only thread.
@@ -297,7 +297,7 @@ impl<'a> MainLoop<'a> {
                 self.main = Some(spawned.pid);
                 // This comes after the fork, because SCHED_RESET_ON_FORK would set the command's nice value to zero.
                 self.priority = Priority::acquire();
-                self.next_probe = clock::now() + probe_interval(true);
+                self.next_probe = clock::now() + FIRST_PROBE_DELAY;
                 self.exec = Some(spawned);
                 standard_streams::release(0..=2);
                 if self.terminal.is_given() {
