@@ -151,8 +151,8 @@ impl ElectionLoop<'_> {
         if (0..self.slots.len()).all(is_held_by_outer_run) {
             let (lock, holder) = (self.log.name(), self.holders().unwrap_or_default());
             let failure = format!(
-                "cannot wait for {lock}: {} holds it for a command that contains this process, so the wait would never \
-                 end; remove the inner leaderrun, or give it another lock",
+                "cannot wait for {lock}: {} holds it for the command that this leaderrun is running in, so the wait would \
+                 never end; remove the inner leaderrun, or give it another lock",
                 printable(&holder)
             );
             return Err(PermanentFailure(failure).into());

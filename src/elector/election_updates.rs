@@ -88,7 +88,7 @@ impl ElectionUpdates {
         self.renewal_sent_at = is_renewal.then(clock::now);
     }
 
-    /// Reports those aspects of the pending request's result that observers need.
+    /// Reports what observers need to know about the result of the pending request.
     pub fn request_finished(&mut self, result: &Result<Reply, LockError>) {
         match result.as_ref().map_err(|error| error.kind) {
             Ok(_) | Err(LockErrorKind::Conflict) => self.observer.notify(Update::LockResponded),
@@ -168,7 +168,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_time_until_the_stop_follows_renewals_and_earlier_stops_and_is_none_once_the_stop_begins() {
+    fn the_time_until_the_stop_reflects_renewals_and_a_stop_brought_forward_and_is_none_once_the_stop_begins() {
         let mut updates = ElectionUpdates::new(Observer::new(|_| {}), Duration::ZERO);
         let (now, hour) = (clock::now(), Duration::from_secs(3600));
         let tenure = Tenure { renewal_sent_at: now, stop: now + hour * 3, kill: now + hour * 4 };

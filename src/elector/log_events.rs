@@ -43,7 +43,7 @@ log_events! {
     info expired(lock: &str, holder: &str) "{lock} expired: {holder} did not renew it in time";
 
     /// Logged when the lock is free but must not be acquired yet, because of `--min-hold`.
-    info not_due(lock: &str, not_before: &str) "{lock} is free, but its command is not due before {not_before}";
+    info not_due(lock: &str, not_before: &str) "{lock} is free, but the command is not due before {not_before}";
 
     /// Logged when another program emptied or deleted the record while another candidate held the lock. This candidate
     /// then waits for the lease duration that the record contained.

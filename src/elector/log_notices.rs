@@ -128,7 +128,7 @@ pub fn not_acquired(lock: &str, holder: Option<&str>, not_before: Option<Timesta
     let holder = holder.map(printable_holder);
     let why = match (&holder, not_before) {
         (Some(holder), _) => format!("it is held by {holder}"),
-        (None, Some(not_before)) => format!("its command is not due before {not_before:.0}"),
+        (None, Some(not_before)) => format!("the command is not due before {not_before:.0}"),
         (None, None) => "the lease of its last holder has not expired".to_owned(),
     };
     let wait = &options().wait;

@@ -140,7 +140,7 @@ impl Finder<'_> {
         let objects = Collection::new(self.cluster, resource, self.namespace).with_timeout(self.timeout);
         objects.get(name).await?.ok_or_else(|| {
             let remedy = if *resource == PODS {
-                "set --pod to the name of this pod"
+                "set --pod to the name of the pod that leaderrun runs in"
             } else {
                 "set --owner to an existing object"
             };

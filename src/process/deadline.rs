@@ -31,9 +31,9 @@ pub const FD_VARIABLE: &str = "LEADERRUN_TENURE_FD";
 /// The environment variable with the run ID.
 pub const RUN_VARIABLE: &str = "LEADERRUN_RUN_ID";
 
-/// The environment variable with the IDs of all runs that a process belongs to, separated by spaces. The ID of the
-/// innermost run is left out, because it is in [`RUN_VARIABLE`]. The variable is set if leaderrun is running inside a
-/// command of leaderrun.
+/// The environment variable with the IDs of the outer runs, separated by spaces. It is set only if runs are nested,
+/// that is, if leaderrun runs inside a command that another leaderrun started. The innermost run's ID is in
+/// [`RUN_VARIABLE`] instead.
 pub const OUTER_RUNS_VARIABLE: &str = "LEADERRUN_OUTER_RUNS";
 
 /// The maximum length of a run ID, in bytes. A UUID is shorter.
@@ -114,7 +114,9 @@ pub fn read() -> Result<Instant> {
     // A sealed file cannot become shorter.
     let has_full_length = || fstat(memory).is_ok_and(|status| usize::try_from(status.st_size) == Ok(LENGTH.get()));
     if !seals.contains(SEALS) || !has_full_length() {
-        bail!("descriptor {number} no longer refers to leaderrun's memory; the command must not close or replace it");
+        bail!(
+            "descriptor {number} no longer refers to the file that leaderrun created; the command must not close or replace this descriptor"
+        );
     }
     let mapping = DeadlineMapping::new(memory, ProtFlags::PROT_READ)?;
     let contents = mapping.contents();

@@ -63,8 +63,8 @@ impl Service {
             }
         }
         let warning = if is_written { None } else { self.leftover_warning(objects).await };
-        let RouteReport { subject, unserved_suffix, warnings } = self.report(objects, &route);
-        let sentence = Some(format!("{subject} routes to this candidate{unserved_suffix}"));
+        let RouteReport { subject, unserved_ports_suffix, warnings } = self.report(objects, &route);
+        let sentence = Some(format!("{subject} routes to this candidate{unserved_ports_suffix}"));
         Ok(StepReport { written: is_written, sentence, warnings }.with_warnings(warning))
     }
 

@@ -148,8 +148,8 @@ impl PodLabel {
         Err(too_many_conflicts())
     }
 
-    /// Removes the label and the mark of the leader with this mark, or of an earlier leader, from this pod. Pending
-    /// writes then have no effect. Keeps the label of a later leader. Returns whether a label was removed.
+    /// Removes from this pod the label and the mark that the leader with `mark`, or an earlier leader, has set. Pending
+    /// writes then have no effect. A later leader's label is kept. Returns whether a label was removed.
     pub async fn withdraw(&self, pods: &Collection, mark: &RouteMark) -> Result<bool, Error> {
         for _ in 0..MAX_TRIES {
             // A deleted pod has no label.
@@ -173,7 +173,7 @@ impl PodLabel {
         pods.get(&self.pod).await?.ok_or_else(|| {
             let name = &self.pod;
             Error::unknown(format!(
-                "there is no pod {name:?} in the lock's namespace; set --pod to the name of this pod"
+                "there is no pod {name:?} in the lock's namespace; set --pod to the name of the pod that leaderrun runs in"
             ))
         })
     }
@@ -189,8 +189,8 @@ impl PodLabel {
         }
     }
 
-    /// Returns the patch that adds the mark and the annotation for the label to this pod. It removes a different label
-    /// of an earlier leader.
+    /// Returns the patch that adds the mark and the annotation for the label to this pod. If an earlier leader left a
+    /// label other than the configured one, the patch also removes that label.
     fn mark_patch(&self, pod: &Value, mark: &RouteMark) -> Value {
         let mut labels = json!({ mark.key(): mark.stamp() });
         if let Some(Label { key, .. }) = label_on(pod, mark).filter(|earlier| *earlier != self.label) {

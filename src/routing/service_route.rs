@@ -72,7 +72,7 @@ pub struct RouteReport {
     pub subject: String,
     /// A suffix for the message about the route that names the ports that are not served, such as `, but not on its
     /// port dns`. It is empty if all ports are served, or if the Service could not be read.
-    pub unserved_suffix: String,
+    pub unserved_ports_suffix: String,
     pub warnings: Vec<String>,
 }
 
@@ -170,18 +170,18 @@ impl Service {
                     [slice] => format!("the EndpointSlice {slice}"),
                     slices => format!("each of the EndpointSlices {}", slices.join(" and ")),
                 };
-                return RouteReport { subject, unserved_suffix: String::new(), warnings: vec![warning] };
+                return RouteReport { subject, unserved_ports_suffix: String::new(), warnings: vec![warning] };
             }
         };
         let unserved = definition.unserved_ports(ports);
-        let unserved_suffix = match &unserved[..] {
+        let unserved_ports_suffix = match &unserved[..] {
             [] => String::new(),
             [port] => format!(", but not on its port {port}"),
             ports => format!(", but not on its ports {}", ports.join(", ")),
         };
         let families: Vec<&str> = endpoints.iter().map(|endpoint| family(endpoint.address)).collect();
         let warnings = definition.unserved_family(&families).into_iter().collect();
-        RouteReport { subject: format!("the Service {}", self.name), unserved_suffix, warnings }
+        RouteReport { subject: format!("the Service {}", self.name), unserved_ports_suffix, warnings }
     }
 
     /// Returns a warning if the Service also routes to endpoints that are not the leader's. Such endpoints remain when

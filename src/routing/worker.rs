@@ -145,6 +145,7 @@ impl Worker {
                     }
                 }
                 self.is_logged_as_routed = routes_here;
+                // `routing_failed` logs any problem with routing, including the warnings of a step that succeeded.
                 for warning in warnings.iter().filter(|warning| !self.logged_warnings.contains(warning)) {
                     log_events::routing_failed(warning);
                 }

@@ -123,8 +123,8 @@ impl LockStatus {
             LockState::Free if !self.has_record => format!("{lock} is free: it has no record"),
             LockState::Free => format!("{lock} is free, transitions {transitions}"),
             LockState::NotDue => {
-                let not_before = not_before.map(|time| format!(" before {time:.0}")).unwrap_or_default();
-                format!("{lock} is free, but its command is not due{not_before}")
+                let when = not_before.map_or_else(|| "yet".to_owned(), |time| format!("before {time:.0}"));
+                format!("{lock} is free, but its command is not due {when}")
             }
         }
     }
@@ -177,7 +177,7 @@ impl fmt::Display for LockStatus {
             LockState::Free if self.has_record => "free",
             LockState::Free => "free: it has no record, so it was never held, or its record was deleted",
             LockState::Expired => "expired, by this machine's clock",
-            LockState::NotDue => "free, but its command is not due",
+            LockState::NotDue => "free, but its command is not due yet",
         };
         line("state", state.to_owned())?;
         if let Some(holder) = &self.holder {

@@ -17,15 +17,16 @@ use crate::process::tree::{self, Ended, KillFailure, KillRounds, Reaped, Tree};
 /// The shortest pause between two scans by [`scan_if_due`](CommandTree::scan_if_due).
 const SCAN_INTERVAL: Duration = Duration::from_secs(1);
 
-/// The pause after a scan of a tree that does not grow, as a multiple of the CPU time of the scan, if that is at most
-/// [`LONG_SCAN_PAUSE`]. Such scans take at most a 2000th of a CPU.
+/// If the tree is not growing, the pause after a scan is this many times the CPU time of the scan, up to
+/// [`MAX_SCAN_PAUSE`]. Such scans take at most a 2000th of a CPU.
 const SCAN_PAUSE_FACTOR: u32 = 2000;
 
-/// The longest pause after a scan, except after a scan of very many processes. It is short, so that the number of
-/// processes, from which the time of a kill is estimated, stays up to date.
-const LONG_SCAN_PAUSE: Duration = Duration::from_secs(5);
+/// The upper limit of the pause, except after a scan of very many processes. It is low enough to keep the process count
+/// current, because the estimate of how long a kill takes depends on it.
+const MAX_SCAN_PAUSE: Duration = Duration::from_secs(5);
 
-/// The pause after a scan of very many processes, if the tree does not grow, as a multiple of the CPU time of the scan.
+/// If the tree is not growing, the pause after a scan of very many processes is this many times the CPU time of the
+/// scan, even if that is longer than [`MAX_SCAN_PAUSE`].
 const MIN_SCAN_PAUSE_FACTOR: u32 = 100;
 
 /// The time between two preparations of the search for escaped processes.
@@ -78,8 +79,8 @@ impl CommandTree {
     }
 
     /// Reaps dead children, and sends SIGTERM to the processes that have been orphaned since
-    /// [`begin_terminating`](Self::begin_terminating). `main` is the command's main process, until the command is
-    /// reported gone.
+    /// [`begin_terminating`](Self::begin_terminating). `main` is the pid of the command's main process, even if it has
+    /// already been reaped; `None` before the command is started and after it has been reported gone.
     ///
     /// In the result, `none_left` states whether no process of the command is left, child or not. Children that cannot
     /// be reaped during a kill do not count, and a main process among them counts as killed.
@@ -202,7 +203,7 @@ impl CommandTree {
         self.tree.signal_group(main, signal)
     }
 
-    /// Returns the names and numbers of some live children; `None` if there are none.
+    /// Returns the names and pids of some live children; `None` if there are none.
     pub fn names_of_live_children(&self) -> Option<String> {
         self.tree.names_of_live_children()
     }
@@ -269,7 +270,7 @@ impl CommandTree {
         self.tree.describe(failure)
     }
 
-    /// Returns the names and numbers of some of the processes that the last round of a kill found.
+    /// Returns the names and pids of some of the processes that the last round of a kill found.
     pub fn names(&self) -> String {
         self.tree.names()
     }
@@ -285,7 +286,7 @@ impl CommandTree {
 /// Returns the pause after a scan that took this CPU time. `is_growing` states whether the scan found more processes
 /// than the previous scan.
 fn scan_pause(took: Duration, is_growing: bool) -> Duration {
-    let longest = LONG_SCAN_PAUSE.max(took * MIN_SCAN_PAUSE_FACTOR);
+    let longest = MAX_SCAN_PAUSE.max(took * MIN_SCAN_PAUSE_FACTOR);
     if is_growing { SCAN_INTERVAL } else { SCAN_INTERVAL.max(longest.min(took * SCAN_PAUSE_FACTOR)) }
 }
 

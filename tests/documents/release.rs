@@ -107,8 +107,8 @@ fn the_debian_package_and_the_rpm_contain_the_same_files() {
     }
 }
 
-/// A program that replaces `gh` and `cargo`. It publishes into the directory `$STATE`. The change with the number
-/// `$FAILING_CHANGE` fails before it has an effect, except that an upload fails after its first file.
+/// A program that replaces `gh` and `cargo`. It publishes into the directory `$STATE`. Change number `$FAILING_CHANGE`
+/// fails before it takes effect, except that an upload fails after its first file.
 const FAKE_PUBLISHER: &str = r#"#!/bin/sh
 change() {
     echo "$1" >>"$STATE/changes"
@@ -125,8 +125,8 @@ case "$(basename "$0") $1 $2" in
 esac
 "#;
 
-/// Runs `packaging/publish` with the fake programs, which fail at the change with the number `failing_change`, counted
-/// from 1. Returns whether the script succeeded.
+/// Runs `packaging/publish` with the fake programs, which fail at change number `failing_change` (the first is 1).
+/// Returns whether the script succeeded.
 fn publish(directory: &Path, failing_change: Option<usize>) -> bool {
     let version = env!("CARGO_PKG_VERSION");
     let path = format!("{}:{}", directory.display(), std::env::var("PATH").expect("PATH is set"));
@@ -200,7 +200,9 @@ fn binstall_finds_the_archive_of_a_release() {
         });
         filled.collect()
     };
-    // There is one entry for all targets, and one for each of the two GNU targets, which have no archives of their own.
+    // There are three entries: one for all targets, and one for each of the two GNU targets. A GNU target has no
+    // archive of its own, so its entry names the musl archive of the same architecture. The URL of a musl archive is
+    // therefore in two entries.
     for target in ["x86_64-unknown-linux-musl", "aarch64-unknown-linux-musl"] {
         assert!(workflow.contains(&format!("target: {target}")), "{target} should be built");
         let url = format!("{{ repo }}/releases/download/v1.2.3/leaderrun-1.2.3-{target}{{ archive-suffix }}");

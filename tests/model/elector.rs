@@ -118,7 +118,7 @@ impl World<'_> {
                 let state = &mut self.state.runs[run];
                 state.election_finished = true;
                 (state.reply, state.watch) = (None, None);
-                state.late_writes.clear();
+                state.replies_to_abandoned_writes.clear();
                 state.abandoned_requests.extend(state.request.take().filter(|request| *request != Request::Get));
                 self.run_supervisor(run);
             }

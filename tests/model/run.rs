@@ -1,4 +1,4 @@
-//! One run of leaderrun. Its election is driven in the same way as by leaderrun's election thread.
+//! One run of leaderrun, whose election is driven the same way leaderrun's election thread drives it.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -18,7 +18,7 @@ use crate::setting::Rule;
 use crate::world::World;
 use testkit::simulated_time::Time;
 
-/// The number of SIGTERM.
+/// The signal number of SIGTERM.
 pub const TERM: i32 = 15;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -70,7 +70,7 @@ pub struct Run {
     /// Writes that can still be carried out, although their replies are no longer awaited.
     pub abandoned_requests: Vec<Request>,
     /// The stored records of writes whose replies are still in flight, but no longer awaited.
-    pub late_writes: Vec<Stored>,
+    pub replies_to_abandoned_writes: Vec<Stored>,
     /// The events in flight of the open watch; `None` if no watch is open.
     pub watch: Option<VecDeque<WatchEvent>>,
     /// `true` if time has advanced since an event in flight was sent.
@@ -102,7 +102,8 @@ impl Run {
         format!("{}/{}", ["A", "B"][self.machine], self.id)
     }
 
-    /// Returns whether a new candidate could not know that this run may hold the lock.
+    /// Returns whether this run may still hold the lock although its mark was removed from the record, so that a new
+    /// candidate cannot tell.
     pub fn is_displaced(&self) -> bool {
         self.mark_removed && (self.tree.is_any_alive() || !self.election_finished)
     }
@@ -139,7 +140,7 @@ impl Run {
             || self.reply.is_some()
             || has_event
             || !self.abandoned_requests.is_empty()
-            || !self.late_writes.is_empty()
+            || !self.replies_to_abandoned_writes.is_empty()
     }
 
     /// Marks all messages as late, except those in the queue of a frozen process.
@@ -191,7 +192,7 @@ impl World<'_> {
             reply: None,
             reply_is_late: false,
             abandoned_requests: Vec::new(),
-            late_writes: Vec::new(),
+            replies_to_abandoned_writes: Vec::new(),
             watch: None,
             watch_is_late: false,
             watch_is_dead: false,
@@ -278,9 +279,9 @@ impl World<'_> {
         self.step_election(run, ElectionInputs::reply(reply), (!is_read).then_some(Rule::TenureFromSending));
     }
 
-    /// Delivers the late reply at `index`: the reply to a write that is no longer awaited.
-    pub fn deliver_late_write(&mut self, run: usize, index: usize) {
-        let stored = self.state.runs[run].late_writes.remove(index);
+    /// Delivers the reply at `index` in `replies_to_abandoned_writes`.
+    pub fn deliver_reply_to_abandoned_write(&mut self, run: usize, index: usize) {
+        let stored = self.state.runs[run].replies_to_abandoned_writes.remove(index);
         let late_write = Some(self.record_without_rule(run, stored));
         let inputs = ElectionInputs { late_write, ..ElectionInputs::default() };
         self.step_election(run, inputs, Some(Rule::LateTenureFromSending));
@@ -327,8 +328,9 @@ impl World<'_> {
         stored
     }
 
-    /// Steps the election, and carries out its actions. If `tenure_rule` is the disabled rule, a tenure in these
-    /// actions begins now.
+    /// Steps the election, and carries out its actions. `tenure_rule` is the rule, if any, that makes a tenure in these
+    /// actions count from when the request was sent. If the setting disables that rule, the tenure counts from now
+    /// instead.
     pub fn step_election(&mut self, run: usize, inputs: ElectionInputs, tenure_rule: Option<Rule>) {
         let now = self.now(run);
         for action in self.state.runs[run].election.step(now, inputs) {
@@ -368,7 +370,7 @@ impl World<'_> {
                     });
                     self.state.runs[run].election_finished = true;
                     self.state.runs[run].watch = None;
-                    self.state.runs[run].late_writes.clear();
+                    self.state.runs[run].replies_to_abandoned_writes.clear();
                     self.report_to_elector(run, ElectionReport::Finished(outcome));
                 }
                 ElectionAction::Claiming => self.report_to_elector(run, ElectionReport::Claiming),
@@ -399,7 +401,7 @@ impl World<'_> {
         let run = &mut self.state.runs[run];
         run.reply_is_late = false;
         if let Some(Reply::Written(stored)) = run.reply.take() {
-            run.late_writes.push(stored);
+            run.replies_to_abandoned_writes.push(stored);
         }
         // An abandoned read has no effect, so only writes are kept.
         run.abandoned_requests.extend(run.request.take().filter(|request| *request != Request::Get));
@@ -408,7 +410,7 @@ impl World<'_> {
     }
 
     /// Returns the tenure that this run gets, which differs from `tenure` if the setting disables a rule about tenures.
-    /// If that rule is `tenure_rule`, the tenure begins now.
+    /// If that rule is `tenure_rule`, the tenure counts from now.
     fn tenure_without_rule(&self, run: usize, tenure: Tenure, tenure_rule: Option<Rule>) -> Tenure {
         let timing = &self.setting.timing;
         match self.setting.disabled_rule {

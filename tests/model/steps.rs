@@ -26,7 +26,7 @@ pub enum Step {
     RefuseRequest(usize),
     DeliverReply(usize),
     /// The reply at `index` to an abandoned write of the run arrives.
-    DeliverLateWrite {
+    DeliverReplyToAbandonedWrite {
         run: usize,
         index: usize,
     },
@@ -103,7 +103,8 @@ impl World<'_> {
             if run.reply.is_some() {
                 steps.push(Step::DeliverReply(number));
             }
-            steps.extend((0..run.late_writes.len()).map(|index| Step::DeliverLateWrite { run: number, index }));
+            let replies = 0..run.replies_to_abandoned_writes.len();
+            steps.extend(replies.map(|index| Step::DeliverReplyToAbandonedWrite { run: number, index }));
             if run.watch.as_ref().is_some_and(|events| !events.is_empty()) {
                 steps.push(Step::DeliverWatchEvent(number));
             }
@@ -170,7 +171,7 @@ impl World<'_> {
             Step::RequestArrives(_)
             | Step::AbandonedRequestArrives { .. }
             | Step::DeliverReply(_)
-            | Step::DeliverLateWrite { .. }
+            | Step::DeliverReplyToAbandonedWrite { .. }
             | Step::DeliverWatchEvent(_) => 0,
             Step::EndPartition(_) | Step::Thaw(..) | Step::EndWithdrawal(_) => 0,
             _ => 1,
@@ -187,7 +188,9 @@ impl World<'_> {
             Step::AbandonedRequestArrives { run, .. } => format!("an earlier request of {} arrives", name(run)),
             Step::RefuseRequest(run) => format!("{}'s request is refused", name(run)),
             Step::DeliverReply(run) => format!("{} receives the reply", name(run)),
-            Step::DeliverLateWrite { run, .. } => format!("{} receives the reply to an earlier write", name(run)),
+            Step::DeliverReplyToAbandonedWrite { run, .. } => {
+                format!("{} receives the reply to an earlier write", name(run))
+            }
             Step::DeliverWatchEvent(run) => format!("{} receives a watch event", name(run)),
             Step::Partition(machine, partition) => format!("machine {} is cut off: {partition:?}", ["A", "B"][machine]),
             Step::EndPartition(machine) => format!("machine {} is connected again", ["A", "B"][machine]),

@@ -119,7 +119,7 @@ impl<'a> World<'a> {
                 self.reply(run, Reply::Refused { retry_after: None }, true);
             }
             Step::DeliverReply(run) => self.deliver_reply(run),
-            Step::DeliverLateWrite { run, index } => self.deliver_late_write(run, index),
+            Step::DeliverReplyToAbandonedWrite { run, index } => self.deliver_reply_to_abandoned_write(run, index),
             Step::DeliverWatchEvent(run) => self.deliver_watch_event(run),
             Step::Partition(machine, partition) => self.state.partitions[machine] = Some(partition),
             Step::EndPartition(machine) => self.state.partitions[machine] = None,
@@ -179,7 +179,7 @@ impl<'a> World<'a> {
     fn reply_to_abandoned_write(&mut self, run: usize, stored: Stored) {
         let Run { machine, election_finished, .. } = self.state.runs[run];
         if !election_finished && !Partition::drops_inbound(self.state.partitions[machine]) {
-            self.state.runs[run].late_writes.push(stored);
+            self.state.runs[run].replies_to_abandoned_writes.push(stored);
         }
     }
 

@@ -111,7 +111,7 @@ impl World {
             let run = self.live_runs[index];
             let holds =
                 self.store.record().and_then(|record| record.mark()).is_some_and(|mark| mark.run == self.runs[run].id);
-            if holds && self.runs[run].tree.runs_command() && !self.promise_may_not_apply(run) {
+            if holds && self.runs[run].tree.runs_command() && !self.excuses_overlap_with_client_go(run) {
                 let description = format!(
                     "the command of {} is still alive although client-go has waited for the whole lease duration",
                     self.name(run)

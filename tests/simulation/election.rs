@@ -43,8 +43,8 @@ pub struct ElectorProcess {
     pub reply: Option<(Reply, u64)>,
     /// The numbers of the last two writes that were replaced by another request before their replies arrived.
     pub abandoned_writes: VecDeque<u32>,
-    /// The records in late replies to `abandoned_writes`.
-    pub late_writes: VecDeque<Stored>,
+    /// The stored records from replies to `abandoned_writes` that arrived late.
+    pub replies_to_abandoned_writes: VecDeque<Stored>,
     /// The number of watches that were opened, which is also the number of the last one.
     pub watches: u32,
     /// The number of the open watch.
@@ -106,7 +106,7 @@ impl ElectorProcess {
             request_in_flight: None,
             last_request_is_write: false,
             abandoned_writes: VecDeque::new(),
-            late_writes: VecDeque::new(),
+            replies_to_abandoned_writes: VecDeque::new(),
             reply: None,
             watches: 0,
             watch: None,
@@ -144,7 +144,7 @@ impl World {
             let elector = &mut self.runs[run].elector;
             let watch_events: Vec<WatchEvent> = elector.watch_events.drain(..).collect();
             let (command_gone, stop) = (elector.command_gone.take(), std::mem::take(&mut elector.stop_requested));
-            let late_write = elector.late_writes.pop_front();
+            let late_write = elector.replies_to_abandoned_writes.pop_front();
             let is_reply = reply.is_some() || late_write.is_some();
             let no_input = !is_reply && watch_events.is_empty() && command_gone.is_none() && !stop;
             let is_due = elector.election.next_timeout().is_some_and(|at| now.boot >= at);
@@ -214,7 +214,8 @@ impl World {
 
     fn is_idle(&self, run: usize) -> bool {
         let elector = &self.runs[run].elector;
-        let has_input = elector.command_gone.is_some() || elector.stop_requested || !elector.late_writes.is_empty();
+        let has_input =
+            elector.command_gone.is_some() || elector.stop_requested || !elector.replies_to_abandoned_writes.is_empty();
         !has_input && elector.reply.is_none() && elector.watch_events.is_empty()
     }
 

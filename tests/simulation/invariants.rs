@@ -50,8 +50,7 @@ pub fn is_displaced(before: &Record, after: Option<&Record>) -> bool {
 pub enum Excuse {
     /// The command's machine is suspended, or leaderrun's two processes have not had time to run since it resumed.
     Suspended,
-    /// The holder's record was deleted, emptied, overwritten or shortened, and the new leader had never observed the
-    /// mark of another run.
+    /// The holder was displaced, and the new leader had never observed the mark of another run.
     NeverObservedLock,
     /// The holder was displaced, and the new leader had observed the marks of other runs but never this holder's.
     NeverObservedHolder,
@@ -60,8 +59,9 @@ pub enum Excuse {
     /// The new leader had observed that the holder's record was gone, but not that the holder wrote it again. Another
     /// edit then displaced the holder.
     MissedReacquisition,
-    /// Since the holder was displaced, a third run, to which one of the other excuses applied, has written the record.
-    /// The new leader saw that run's mark in place of the holder's, or has not seen the holder's mark disappear.
+    /// After the holder was displaced, a third run wrote the record, and one of the other excuses applied to it. The
+    /// first record without the holder's mark that the new leader observed had the mark of another run, or the new
+    /// leader has not observed that the holder's mark is gone.
     Superseded,
     /// Both processes of leaderrun were killed, and the command's live processes had left its process group.
     LeftProcessGroup,
@@ -190,9 +190,9 @@ impl World {
         (*suspended_until > 0 && self.now < until).then_some(until)
     }
 
-    /// Returns whether leaderrun's promise may not apply to this run's command after client-go has taken over. Every
-    /// displaced run counts, because the records that client-go has observed are not tracked.
-    pub fn promise_may_not_apply(&self, run: usize) -> bool {
+    /// Returns whether an overlap of this run's command with a client-go leader is excused. Any displaced run is
+    /// excused, because the simulation does not track which records client-go has observed.
+    pub fn excuses_overlap_with_client_go(&self, run: usize) -> bool {
         self.runs[run].displaced || self.catch_up_deadline(run).is_some() || self.runs[run].tree.has_escaped()
     }
 
@@ -244,7 +244,8 @@ impl World {
         self.record_violation(ViolationKind::Outlived, description);
     }
 
-    /// Checks that a command does not get the stop signal before the end of its tenure.
+    /// Checks that a command does not get the stop signal before the stop instant of its tenure, less the advance for
+    /// the machine's delays.
     pub fn check_stop(&mut self, run: usize, now: Instant) {
         let supervisor = &self.runs[run].supervisor;
         let advance = self.machines[self.runs[run].machine].plan.advance();

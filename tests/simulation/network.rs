@@ -154,7 +154,7 @@ impl World {
             && let Some(index) = elector.abandoned_writes.iter().position(|abandoned| *abandoned == number)
         {
             elector.abandoned_writes.remove(index);
-            elector.late_writes.push_back(stored);
+            elector.replies_to_abandoned_writes.push_back(stored);
             trace!(self, "           the reply to {}'s write arrives late", self.name(run));
             self.wake_soon(run, Thread::Election);
         }

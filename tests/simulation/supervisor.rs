@@ -16,7 +16,7 @@ use crate::trace;
 use crate::world::{Run, World};
 use testkit::simulated_time::{MILLISECOND, Time};
 
-/// The number of SIGTERM.
+/// The signal number of SIGTERM.
 const TERM: i32 = 15;
 
 /// The shortest and the longest pause between two rounds of a kill, as in production.

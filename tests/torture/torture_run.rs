@@ -175,8 +175,8 @@ impl TortureRun {
         }
     }
 
-    /// Starts the next candidate of a series if it is due, or removes its candidate if that has ended. Fails the test
-    /// if processes are left [`CLEANUP_TIMEOUT`] after the candidate's end.
+    /// If a candidate of the series is running, removes it once it has ended. Otherwise starts the next one when it is
+    /// due. Fails the test if processes are left [`CLEANUP_TIMEOUT`] after the candidate's end.
     fn update_series(&mut self, index: usize) {
         let now = Instant::now();
         let series = &mut self.series[index];
@@ -298,7 +298,7 @@ impl TortureRun {
             self.trace_lines.pop_front();
         }
         let elapsed = self.began_at.elapsed().as_secs_f64();
-        self.trace_lines.push_back(format!("[{elapsed:.3} s, boot {}] {line}", nanos_since_boot()));
+        self.trace_lines.push_back(format!("[{elapsed:.3} s, {} ns since boot] {line}", nanos_since_boot()));
     }
 
     /// Fails the test and prints the trace unless the condition is true.

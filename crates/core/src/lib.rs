@@ -1,8 +1,8 @@
 //! Leader election, and the supervision of the command that only the leader runs, as state machines without I/O.
 //!
 //! This crate contains the decisions of [leaderrun](https://crates.io/crates/leaderrun), which runs a command only
-//! while it is the leader. The crate is `no_std`, so it cannot do I/O: it has no clock, no file, no socket and no
-//! thread. Your program passes the time and all inputs to a state machine, and carries out the actions that the state
+//! while it is the leader. The crate is `no_std`, so it cannot do I/O: it has no clock, files, sockets or
+//! threads. Your program passes the time and all inputs to a state machine, and carries out the actions that the state
 //! machine returns. The state machines decide:
 //!
 //! - [`election::Election`]: which candidate leads, and until when.

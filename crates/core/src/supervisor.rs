@@ -360,7 +360,7 @@ impl Supervisor {
         }
     }
 
-    /// Returns whether a signal requests the end of the command. Unless they are the stop signal, SIGHUP and SIGQUIT do
+    /// Returns whether a signal asks the command to stop. Unless they are the stop signal, SIGHUP and SIGQUIT do
     /// not, because many commands only reload their configuration on SIGHUP, and some print a stack trace on SIGQUIT.
     fn requests_end(&self, signal: i32) -> bool {
         matches!(signal, libc::SIGTERM | libc::SIGINT) || signal == self.stop_options.stop_signal

@@ -7,8 +7,8 @@ use serde::{Deserialize, Serialize};
 use crate::instant::Instant;
 use crate::timing::Timing;
 
-/// How long after the kill instant the elector waits for the report that the command is gone, before it kills the
-/// supervisor and the command itself. This is part of [`MIN_KILL_MARGIN`](crate::timing::MIN_KILL_MARGIN).
+/// How long after the kill instant the elector waits for the report that the command is gone. After that, the elector
+/// kills both the supervisor and the command. This is part of [`MIN_KILL_MARGIN`](crate::timing::MIN_KILL_MARGIN).
 const SUPERVISOR_KILL_TIMEOUT: Duration = Duration::from_millis(50);
 
 /// How long a successful claim or renewal allows the command to run, and the instant at which the command is killed. A
@@ -42,8 +42,8 @@ impl Tenure {
         Self { stop: self.stop - advance, kill: self.kill - advance, ..self }
     }
 
-    /// Returns the instant at which the elector kills the command itself, unless the supervisor has reported by then
-    /// that the command is gone.
+    /// Returns the instant at which the elector kills the supervisor and the command, unless the supervisor has
+    /// reported by then that the command is gone.
     pub fn elector_kill_at(&self) -> Instant {
         self.kill + SUPERVISOR_KILL_TIMEOUT
     }

@@ -47,7 +47,7 @@ pub enum Update {
         /// When the stop signal is sent to the command.
         stop: Instant,
         /// The time by which the supervisor must have reported that every process of the command is dead. If it has
-        /// not, the elector kills the command itself. A supervisor that kills the processes gradually (see
+        /// not, the elector kills the supervisor and the command. A supervisor that kills the processes gradually (see
         /// [`KillPace`](crate::kill_time::KillPace)) gets more time.
         gone_by: Instant,
     },

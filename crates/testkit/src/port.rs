@@ -1,4 +1,4 @@
-//! A TCP port of 127.0.0.1 that stays reserved for this process even while nothing listens on it.
+//! A TCP port on 127.0.0.1 that stays reserved for this process even while nothing listens on it.
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};

@@ -49,8 +49,8 @@ fn after_help() -> String {
     let statuses = STATUSES.map(|StatusDescription { status, meaning, .. }| format!("  {status:<6} {meaning}"));
     format!(
         "\
-Every option can also be set by an environment variable, for example --lock by LEADERRUN_LOCK. The command \
-line takes precedence.
+Every option can also be set through an environment variable, for example LEADERRUN_LOCK for --lock. The \
+command line takes precedence.
 
 Exit status:
   that of the command, or one of these:

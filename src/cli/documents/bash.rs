@@ -56,7 +56,8 @@ pub fn script(grammar: &Grammar) -> String {
     script + "    esac\n" + END
 }
 
-/// Returns the part of the script that completes the options of one syntax, their values, and its words.
+/// Returns the part of the script for one subcommand, or for a run: it completes the options, their values, and the
+/// positional arguments.
 fn values_and_words(syntax: &Syntax, grammar: &Grammar) -> String {
     let mut cases = String::new();
     let mut uncompleted = Vec::new();

@@ -78,7 +78,7 @@ fn environment() -> Roff {
     let mut roff = Roff::new();
     roff.control("SH", ["ENVIRONMENT"]);
     roff.text([
-        roman("Every option can also be set by an environment variable: "),
+        roman("Every option can also be set through an environment variable: "),
         bold("LEADERRUN_RENEW_DEADLINE"),
         roman(" for "),
         bold("--renew-deadline"),

@@ -86,7 +86,7 @@ impl MergedKubeconfig {
         Ok(config)
     }
 
-    /// Returns the error text for a kubeconfig without a current context, with what to do.
+    /// Returns the error text, including a remedy, for a kubeconfig without a current context.
     fn no_current_context(&self) -> String {
         match self.context_names().next() {
             Some(known) => format!("it has no current-context; try --context {known:?}"),
@@ -94,8 +94,8 @@ impl MergedKubeconfig {
         }
     }
 
-    /// Returns the error text for a context that does not exist, with what to do. `context` is the option or variable
-    /// that names the context; `None` for the current context.
+    /// Returns the error text, including a remedy, for a context that does not exist. `context` is the option or
+    /// variable that names the context; `None` for the current context.
     fn no_such_context(&self, context: Option<&Given<String>>) -> String {
         let with = |known: &str| match context {
             Some(context) => context.spelled_with(format_args!("{known:?}")),

@@ -69,8 +69,8 @@ impl Authorities {
     }
 
     /// Returns the authorities that may issue certificates at `now`. As in Go, an authority may not issue certificates
-    /// while its own certificate is not valid. Authorities that only webpki can parse are included, because the system
-    /// trusts them.
+    /// while its own certificate is not valid. Authorities that webpki can parse but `Certificate::parse` cannot are
+    /// included: they can only come from the system store, so they are trusted.
     pub fn anchors(&self, now: UnixTime) -> Vec<TrustAnchor<'_>> {
         let may_issue = |der: &&CertificateDer<'_>| {
             Certificate::parse(der)
@@ -111,6 +111,7 @@ impl Authorities {
         let [only] = &self.certificates[..] else { return None };
         let certificate = Certificate::parse(only)?;
         let reason = certificate.validity_problem(now)?;
+        // The certificate is formatted as `"subject", issued by "issuer"`, so a comma follows it.
         Some(format!("the only trusted CA certificate {certificate}, cannot be used: {reason}"))
     }
 }

@@ -47,6 +47,7 @@ pub fn parse(certificate: &[u8], key: &[u8]) -> Result<ClientIdentity, ConfigErr
         && let Ok(public_key) = SubjectPublicKeyInfoRef::from_der(&public_key)
         && public_key.subject_public_key.raw_bytes() != parsed.public_key()
     {
+        // The certificate is formatted as `"subject", issued by "issuer"`, so a comma follows it.
         return Err(refused(format!("the certificate of {parsed}, does not match the key in client-key")));
     }
     Ok(ClientIdentity(Arc::new(CertifiedKey::new(chain, key))))

@@ -48,7 +48,7 @@ mod tests {
     #[test]
     fn a_broken_block_does_not_affect_the_others() {
         let pem = "text\n-----BEGIN A-----\nAAEC\n-----END A-----\n\
-                   -----BEGIN A-----\nno base64!\n-----END A-----\n\
+                   -----BEGIN A-----\nnot base64!\n-----END A-----\n\
                    -----BEGIN A-----\nAAEC\n-----BEGIN B-----\r\n  Proc-Type: 4,ENCRYPTED\r\n\r\n  AA\r\n  EC\r\n-----END B-----\r\n\
                    -----BEGIN C-----\nAAEC\n-----END D-----\n-----BEGIN E-----\nAAEC\n";
         let blocks = blocks(pem.as_bytes());

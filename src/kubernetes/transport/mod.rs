@@ -65,7 +65,8 @@ impl Transport {
     async fn send(self, request: Request<Body>) -> Result<Response<PooledBody>, Failure> {
         let (head, body) = request.into_parts();
         let body = body.collect_bytes().await?;
-        // A renewal of expired credentials leaves half of the timeout for the request.
+        // Renewing expired credentials may take at most half of the timeout, so that the other half is left for the
+        // request.
         let mut access = self.credentials.current(self.pool.request_timeout() / 2).await?;
         for _ in 1..MAX_CREDENTIALS {
             let response = self.send_as(&access, head.clone(), body.clone().into()).await?;

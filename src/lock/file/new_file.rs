@@ -78,10 +78,10 @@ impl NewFile {
 
     /// Replaces the record file, if it is still the file `replaced`. Returns false if it is not.
     ///
-    /// No system call renames a file on the condition that it replaces a certain file. Therefore the two files exchange
-    /// their names. This shows which file was replaced, and can be undone if it was another file, so no file is lost.
-    /// On a file system that does not support this, a rename replaces whichever file is there, so only the caller's
-    /// locks keep another file from being lost.
+    /// No system call can rename a file only if it would replace one particular file. So the names of the two files are
+    /// swapped: the file that was replaced can then be inspected, and if it is the wrong one, the swap is undone and no
+    /// file is lost. On a file system that does not support swapping, a rename replaces whichever file is there, so
+    /// only the caller's locks keep another file from being lost.
     ///
     /// # Errors
     /// Fails if the file system refuses the operation.
@@ -97,9 +97,9 @@ impl NewFile {
                     self.deletes_on_drop = true;
                     return Ok(false);
                 }
-                // The replaced file is deleted while it is locked. A leaderrun in a container into which the file
-                // itself is mounted still sees the old file, and can tell from its link count of zero that it was
-                // replaced.
+                // The replaced file is deleted while it is locked. If the file itself is mounted into a container,
+                // leaderrun in that container still sees the old file. The link count of zero tells it that the file
+                // was replaced.
                 self.deletes_on_drop = fs::remove_file(&self.path).is_err();
                 Ok(true)
             }
@@ -205,7 +205,8 @@ mod tests {
         fs::write(&path, "expected").unwrap();
         let expected = FileId::at(&path).unwrap();
         let mut new = NewFile::create(&path, b"new", None).unwrap();
-        // The file is moved away between the check and the exchange, and another candidate creates a new one.
+        // After the caller has looked at the file and before `replace` is called, the file is moved away and another
+        // candidate creates a new one.
         fs::rename(&path, directory.path().join("kept")).unwrap();
         fs::write(&path, "another's").unwrap();
         assert!(!new.replace(&path, expected).unwrap());

@@ -422,7 +422,7 @@ impl Tree {
         self.names_of(self.nested.numbers().chain(not_nested))
     }
 
-    /// Returns the names and numbers of some live children of this thread; `None` if there are none.
+    /// Returns the names and pids of some live children of this thread; `None` if there are none.
     pub fn names_of_live_children(&self) -> Option<String> {
         let mut live = Vec::new();
         let _ = self.proc.for_each_child(|number| {

@@ -35,7 +35,7 @@ fn cpu_row(mut cgroups: CpuCgroups) -> Row {
     let Some(limit) = cgroups.read_limit() else { return Row::ok("CPU", "no cgroup limits the CPUs") };
     let throttled = match cgroups.throttling() {
         Some(Throttling { periods, throttled_periods }) => {
-            format!("; processes had to wait in {throttled_periods} of {periods} periods")
+            format!("; processes were throttled in {throttled_periods} of {periods} scheduling periods")
         }
         None => String::new(),
     };
@@ -44,8 +44,8 @@ fn cpu_row(mut cgroups: CpuCgroups) -> Row {
     if cpus < ENOUGH_CPUS {
         let finding =
             format!("{finding}; about {threads} threads of a command can be killed within {MIN_KILL_MARGIN:?}");
-        let remedy = "raise or remove the CPU limit, or choose a longer --lease-duration: if many threads of the command are \
-                      busy, leaderrun runs late, and stops the command earlier to allow for that";
+        let remedy = "raise or remove the CPU limit, or choose a longer --lease-duration: busy threads of the command can delay \
+                      leaderrun, which allows for this by stopping the command earlier";
         Row::note("CPU", finding, remedy)
     } else {
         Row::ok("CPU", finding)

@@ -51,7 +51,7 @@ fn find(name: &OsStr) -> Result<PathBuf, (Errno, PathBuf)> {
     Err(failure.unwrap_or_else(|| (Errno::ENOENT, PathBuf::from(name))))
 }
 
-/// Adds a row about whether leaderrun can now listen on the address of `--http`.
+/// Adds a row about whether leaderrun can currently listen on the address given with `--http`.
 pub fn examine_http(table: &mut Table, address: HttpAddress) {
     table.add(match address.listen() {
         Ok(_) => Row::ok("http", format!("leaderrun can listen on {address}")),

@@ -65,8 +65,8 @@ async fn examine_service(table: &mut Table, cluster: &Cluster, namespace: &str, 
         // Another row reports that the permission to read the Service is missing.
         return route.is_dual_stack;
     }
-    let RouteReport { subject, unserved_suffix, warnings } = service.report(&objects, &route);
-    table.add(Row::ok("Service", format!("{subject} can route to the leader{unserved_suffix}")));
+    let RouteReport { subject, unserved_ports_suffix, warnings } = service.report(&objects, &route);
+    table.add(Row::ok("Service", format!("{subject} can route to the leader{unserved_ports_suffix}")));
     for warning in warnings.into_iter().chain(service.leftover_warning(&objects).await) {
         table.add(note_row("Service", &warning));
     }

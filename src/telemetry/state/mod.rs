@@ -23,7 +23,7 @@ pub const ELECTION_DELAY_LIMIT: Duration = Duration::from_secs(1);
 pub struct CandidateConfig {
     /// The name of the lock. Its namespace may be missing until the lock has been opened.
     pub lock: String,
-    /// The number of slots of the lock; `None` if it has one leader.
+    /// The number of slots of the lock; `None` if the lock has no slots.
     pub slots: Option<usize>,
     pub identity: String,
     pub lease_duration: Duration,
@@ -69,7 +69,7 @@ pub struct CandidateState {
     observed: Option<Observed>,
     /// The number of transitions in the last record that was seen.
     transitions: Option<u32>,
-    /// The slot that was acquired; `None` before, or if the lock has one leader.
+    /// The acquired slot; `None` until one is acquired, or if the lock has no slots.
     slot: Option<usize>,
     freshness: Freshness,
     leading: Option<LeadershipState>,
@@ -95,7 +95,7 @@ struct SchedulingDelays {
 #[serde(rename_all = "camelCase")]
 struct LeaderResponse<'a> {
     lock: &'a str,
-    /// The number of slots; omitted if the lock has one leader.
+    /// The number of slots; omitted if the lock has no slots.
     #[serde(skip_serializing_if = "Option::is_none")]
     slots: Option<usize>,
     /// The slot in which this candidate leads, if any.
@@ -348,7 +348,7 @@ impl CandidateState {
             (Some(ObstacleKind::ClaimsRefused), _) => format!("standby: attempts to acquire {lock} are refused"),
             (None, Some(observed)) => match self.activity(now) {
                 Activity::Claiming => format!("standby: acquiring {lock}"),
-                Activity::NotDue => format!("standby: {lock} is free, but its command is not due"),
+                Activity::NotDue => format!("standby: {lock} is free, but the command is not due yet"),
                 _ => format!("standby: {lock} is held by {}", printable(&observed.holder)),
             },
         }

@@ -120,7 +120,7 @@ fn the_summary_describes_the_activity() {
         (Update::NextTimeout(None), "starting", "starting: default/job has not been read yet"),
         (Update::LockResponded, "starting", "starting: default/job has not been read yet"),
         (observed("b\nREADY=1", None), "waiting", "standby: default/job is held by b\\nREADY=1"),
-        (free, "not_due", "standby: default/job is free, but its command is not due"),
+        (free, "not_due", "standby: default/job is free, but the command is not due yet"),
         (Update::Leading { stop: at(10), gone_by: at(13) }, "leading", "leading default/job"),
         (Update::TerminationRequested, "leading", "leading default/job: ending the command"),
         (Update::Lost(Loss::Taken), "leading", "lost default/job: ending the command"),

@@ -111,7 +111,7 @@ fn check_names_the_variable_or_descriptor_that_it_cannot_use() {
         ("LEADERRUN_TENURE_FD=-1", "LEADERRUN_TENURE_FD \"-1\" is not the number of a descriptor"),
         ("LEADERRUN_TENURE_FD=x", "LEADERRUN_TENURE_FD \"x\" is not the number of a descriptor"),
         ("LEADERRUN_TENURE_FD=99", "descriptor 99 is closed"),
-        ("LEADERRUN_TENURE_FD=0", "descriptor 0 no longer refers to leaderrun's memory"),
+        ("LEADERRUN_TENURE_FD=0", "descriptor 0 no longer refers to the file that leaderrun created"),
         ("LEADERRUN_RUN_ID=another", "was opened by another run, not by the one in LEADERRUN_RUN_ID"),
     ] {
         let mut a = Candidate::new("a", &TestLock::file()).run_script(&format!("{change}; {check}"));

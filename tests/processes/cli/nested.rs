@@ -18,8 +18,7 @@ fn assert_refused(outer: &TestLock, inner: &str) {
     let mut a = Candidate::new("a", outer).run_script(&format!("{} {inner} -- echo ran", leaderrun()));
     a.wait_for_exit(FAILED);
     assert_eq!(a.output(), "");
-    let expected =
-        "a holds it for a command that contains this process, so the wait would never end; remove the inner leaderrun";
+    let expected = "a holds it for the command that this leaderrun is running in, so the wait would never end; remove the inner leaderrun";
     assert!(a.log().contains(expected), "{inner}: {}", a.log());
 }
 

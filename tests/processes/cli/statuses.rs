@@ -80,7 +80,7 @@ fn a_lock_whose_command_is_not_due_is_a_conflict() {
     let mut b = Candidate::new("b", &lock).args(["--wait", "0s", "-E", "9"]).run(["true"]);
     b.wait_for_exit(9);
     // The time begins with the year.
-    assert!(b.log().contains("within --wait 0s: its command is not due before 20"), "{}", b.log());
+    assert!(b.log().contains("within --wait 0s: the command is not due before 20"), "{}", b.log());
 }
 
 #[testkit::test]

@@ -15,12 +15,13 @@ use crate::other_users::{
     ANN, become_user, check_root, copy_leaderrun, create_reachable_directory, leaderrun_for_all_users,
 };
 
-/// Scripts that print `ready`, each with the number of processes, including the shell, for which the tests wait.
+/// Scripts that print `ready`, each with the number of processes it consists of, including the shell. The tests wait
+/// until all of them have started.
 const COMMANDS: [(&str, usize); 4] = [
     ("echo ready; exec sleep 1000", 1),
     ("sleep 1000 & echo ready; wait", 2),
     ("trap '' TERM HUP; (trap '' TERM; sleep 1000 | sleep 1000) & echo ready; wait", 4),
-    ("sh -c 'sleep 1000; true' & sleep 1000 | cat | sleep 1000 & echo ready; sleep 1000; true", 6),
+    ("sh -c 'sleep 1000; true' & sleep 1000 | cat | sleep 1000 & echo ready; sleep 1000; true", 7),
 ];
 
 /// Kills the supervisor and the elector. Both are frozen first, so that neither can react to the death of the other.
@@ -46,7 +47,7 @@ fn command_processes(running: &Running, processes: usize) -> Vec<Pid> {
 
 /// Checks that the command, which has this many processes, dies when both of leaderrun's processes are killed.
 #[track_caller]
-fn assert_killed_with_both(running: Running, processes: usize) {
+fn assert_dies_when_both_are_killed(running: Running, processes: usize) {
     let command = command_processes(&running, processes);
     kill_both(&running);
     assert_dies(running, &command);
@@ -60,9 +61,9 @@ fn assert_dies(mut running: Running, command: &[Pid]) {
 }
 
 #[testkit::test]
-fn a_command_and_its_children_die_with_both_processes() {
+fn a_command_and_its_children_die_when_elector_and_supervisor_are_killed() {
     for (script, processes) in COMMANDS {
-        assert_killed_with_both(Candidate::new("a", &TestLock::file()).run_script(script), processes);
+        assert_dies_when_both_are_killed(Candidate::new("a", &TestLock::file()).run_script(script), processes);
     }
 }
 
@@ -77,9 +78,9 @@ fn start_as_ordinary_user(script: &str) -> Running {
 }
 
 #[testkit::test(requires = check_root())]
-fn a_command_of_an_ordinary_user_dies_with_both_processes() {
+fn a_command_of_an_ordinary_user_dies_when_elector_and_supervisor_are_killed() {
     for (script, processes) in COMMANDS {
-        assert_killed_with_both(start_as_ordinary_user(script), processes);
+        assert_dies_when_both_are_killed(start_as_ordinary_user(script), processes);
     }
 }
 
@@ -97,20 +98,20 @@ fn a_command_of_an_ordinary_user_dies_when_leaderrun_is_killed_by_name() {
 }
 
 #[testkit::test(requires = check_root())]
-fn a_command_that_has_changed_its_user_dies_with_both_processes() {
+fn a_command_that_has_changed_its_user_dies_when_elector_and_supervisor_are_killed() {
     for (script, processes) in COMMANDS {
         let as_other_user = ["setpriv", "--reuid", "20001", "--regid", "20001", "--clear-groups", "sh", "-c", script];
-        assert_killed_with_both(Candidate::new("a", &TestLock::file()).run(as_other_user), processes);
+        assert_dies_when_both_are_killed(Candidate::new("a", &TestLock::file()).run(as_other_user), processes);
     }
 }
 
 /// Python, like Java, closes all descriptors in the processes that it starts.
 #[testkit::test]
-fn a_command_that_closes_every_descriptor_dies_with_both_processes() {
-    let closing_its_own = "import os, time; os.write(1, b'ready\\n'); os.closerange(0, 1024); time.sleep(1000)";
-    let closing_its_childrens =
+fn a_command_that_closes_every_descriptor_dies_when_elector_and_supervisor_are_killed() {
+    let closes_own_descriptors = "import os, time; os.write(1, b'ready\\n'); os.closerange(0, 1024); time.sleep(1000)";
+    let closes_childs_descriptors =
         "import subprocess; subprocess.run(['sh', '-c', 'sleep 1000 & echo ready; sleep 1000'])";
-    for (script, processes) in [(closing_its_own, 1), (closing_its_childrens, 4)] {
+    for (script, processes) in [(closes_own_descriptors, 1), (closes_childs_descriptors, 4)] {
         let running = Candidate::new("a", &TestLock::file()).run(["python3", "-c", script]);
         let command = command_processes(&running, processes);
         let (elector, supervisor) = (running.elector(), running.supervisor());
@@ -123,11 +124,11 @@ fn a_command_that_closes_every_descriptor_dies_with_both_processes() {
 }
 
 #[testkit::test]
-fn processes_that_the_main_process_left_running_die_with_both_processes() {
+fn processes_that_the_main_process_left_running_die_when_elector_and_supervisor_are_killed() {
     let script = "import subprocess; subprocess.Popen(['sh', '-c', 'sleep 1000 & echo ready; sleep 1000'])";
     let running = Candidate::new("a", &TestLock::file()).args(["--wait-for", "all"]).run(["python3", "-c", script]);
     running.wait_for_log("waiting for what it left running");
-    assert_killed_with_both(running, 3);
+    assert_dies_when_both_are_killed(running, 3);
 }
 
 #[testkit::test]
@@ -287,7 +288,7 @@ fn the_next_command_starts_after_the_previous_one_is_dead_when_leaderrun_is_kill
 /// While both processes are frozen, the command keeps running although another candidate leads. leaderrun does not
 /// promise to prevent that.
 #[testkit::test]
-fn a_command_whose_leaderrun_is_frozen_dies_when_one_of_its_processes_is_thawed_or_both_are_killed() {
+fn a_command_dies_when_its_frozen_elector_or_supervisor_is_thawed_or_both_are_killed() {
     enum End {
         ElectorIsThawed,
         SupervisorIsThawed,
@@ -306,7 +307,8 @@ fn a_command_whose_leaderrun_is_frozen_dies_when_one_of_its_processes_is_thawed_
         match end {
             End::ElectorIsThawed => send(Signal::SIGCONT, &[elector]),
             End::SupervisorIsThawed => send(Signal::SIGCONT, &[supervisor]),
-            // If the elector were thawed first, it would kill the supervisor, because the supervisor's kill is overdue.
+            // The supervisor should have killed the command by now. If the elector were thawed first, it would
+            // therefore kill the supervisor, perhaps before the supervisor could be thawed.
             End::BothAreThawed => send(Signal::SIGCONT, &[supervisor, elector]),
             End::BothDie => send(Signal::SIGKILL, &[supervisor, elector]),
         }

@@ -54,7 +54,7 @@ fn a_signal_to_both_of_leaderruns_processes_is_relayed_to_a_command_that_does_no
 
 /// The command may have received the first signal itself, and would handle it twice if leaderrun relayed it.
 #[testkit::test]
-fn a_signal_to_both_of_leaderruns_processes_is_relayed_to_a_command_that_handles_it_only_if_it_is_repeated() {
+fn if_the_command_handles_a_signal_sent_to_both_of_leaderruns_processes_only_a_repeat_is_relayed() {
     let mut a = start_signal_counter();
     send(&[a.elector(), a.supervisor()], libc::SIGTERM);
     std::thread::sleep(std::time::Duration::from_millis(700));
@@ -75,7 +75,7 @@ fn a_command_under_timeout_gets_one_signal() {
 }
 
 #[testkit::test]
-fn a_standby_ends_on_each_signal_that_container_images_use_as_stop_signal() {
+fn a_standby_exits_on_every_signal_that_container_images_use_as_their_stop_signal() {
     let (lock, witnesses) = (TestLock::file(), Witnesses::new());
     let _a = Candidate::new("a", &lock).run_witness(&witnesses, &[]);
     witnesses.wait_for("a", 1);

@@ -1,5 +1,5 @@
-//! The decisions of the elector's main thread: which orders it sends to the supervisor, when the elector kills the
-//! command itself, and when leaderrun exits.
+//! The decisions of the elector's main thread: which orders it sends to the supervisor, when the elector, rather than
+//! the supervisor, kills the command, and when leaderrun exits.
 //!
 //! [`Elector`] is a state machine without I/O. Its driver calls [`Elector::step`] with everything that has arrived,
 //! carries out the actions in order, and waits for more or for [`Elector::next_timeout`].
@@ -15,8 +15,8 @@
 //! - When another candidate is known to hold the lock, the command gets no grace period.
 //! - The lock is released only after every process of the command is dead.
 //! - leaderrun exits when its election is over, or when the release has timed out.
-//! - If traffic is routed to the command, a signal that requests the end of the command is deferred until the traffic
-//!   has been routed away, but not for longer than [`WITHDRAWAL_TIMEOUT`]. A second such signal ends the deferral. A
+//! - If traffic is routed to the command, a signal that asks the command to stop is deferred until the traffic has been
+//!   routed away, but not for longer than [`WITHDRAWAL_TIMEOUT`]. A second such signal ends the deferral. A
 //!   signal that arrives before the command has started is not deferred.
 //! - Duplicates of such a signal within [`REPEAT_WINDOW`] count as one signal, because timeout(1) sends the signal to a
 //!   process and then to its group.
@@ -70,14 +70,15 @@ enum ElectorPhase {
         /// The deadline for the supervisor's kill, if the supervisor has begun to kill the processes gradually.
         gradual_kill_deadline: Option<Instant>,
     },
-    /// The supervisor has failed, and the elector kills the command itself.
+    /// The supervisor has failed, so the elector kills the command.
     Killing,
     /// No command is alive. leaderrun exits when the election is over, but no later than `until`.
     Exiting { reason: ExitReason, until: Instant },
 }
 
 impl ElectorPhase {
-    /// Returns when the elector kills the command itself, if the supervisor has not reported the command gone by then.
+    /// Returns when the elector, rather than the supervisor, kills the command: if the supervisor has not reported the
+    /// command gone by then.
     fn elector_kill_at(&self) -> Option<Instant> {
         let Self::Leading { enforced, gradual_kill_deadline, .. } = self else { return None };
         Some(enforced.elector_kill_at()).max(*gradual_kill_deadline)
@@ -89,7 +90,7 @@ impl ElectorPhase {
 pub struct Elector {
     phase: ElectorPhase,
     max_release_time: Duration,
-    /// The stop signal. It requests the end of the command, like a termination signal.
+    /// The stop signal. It asks the command to stop, like a termination signal.
     stop_signal: i32,
     /// Whether traffic is routed to the command while it runs.
     routes_traffic: bool,
@@ -98,10 +99,10 @@ pub struct Elector {
     /// Whether the withdrawal of traffic has begun.
     is_withdrawing: bool,
     deferred: Option<DeferredSignal>,
-    /// The last signal that requested the end of the command and was not a duplicate, and when it arrived.
+    /// The last signal that asked the command to stop and was not a duplicate, and when it arrived.
     last_end_request: Option<(i32, Instant)>,
-    /// The first signal since the acquisition that requested the end of the command, or of leaderrun once the command
-    /// is gone. A request to step down counts as SIGTERM.
+    /// The first signal after the lock was acquired that asked the command to stop or, once the command was gone or was
+    /// being killed by the elector, asked leaderrun to exit. A request to step down counts as SIGTERM.
     first_end_request: Option<i32>,
     /// Whether the notice of the loss was sent.
     loss_notice_sent: bool,
@@ -201,19 +202,21 @@ impl Elector {
         }
     }
 
-    /// Returns the tenure that was granted to the supervisor last, whose stop and kill are not brought forward.
+    /// Returns the tenure last granted to the supervisor, with the stop and kill instants as granted, before the
+    /// supervisor brings them forward.
     pub fn granted(&self) -> Option<Tenure> {
         self.granted
     }
 
-    /// Returns the pace of a kill that begins now, and the instant at which the kill gives up this pace and kills all
-    /// remaining processes; `None` if it kills all processes at once.
+    /// Returns the pace for a kill of the command that begins now, and the instant at which it must kill all remaining
+    /// processes at once; `None` if it must kill all of them at once from the start. The supervisor reports the pace
+    /// that it would use, and the elector uses the same pace if it has to kill the command.
     pub fn kill_pace(&self, now: Instant) -> Option<(KillPace, Instant)> {
         self.kill_pace.map(|pace| (pace, pace.end(now, self.granted)))
     }
 
-    /// Returns whether the end of the command or, once it was gone, of leaderrun was requested since the acquisition of
-    /// the lock, by a signal or by a request to step down.
+    /// Returns whether, since the lock was acquired, a signal or a request to step down has asked the command to stop
+    /// or, once the command was gone or was being killed by the elector, a signal has asked leaderrun to exit.
     pub fn end_was_requested(&self) -> bool {
         self.first_end_request.is_some()
     }
@@ -389,7 +392,7 @@ impl Elector {
             return;
         }
         let reason = match reason {
-            // A signal that requests the end may have arrived since the loss.
+            // A signal that asks leaderrun to exit may have arrived since the lock was lost.
             ExitReason::Lost { .. } => ExitReason::Lost { may_rejoin: self.first_end_request.is_none() },
             reason => reason.clone(),
         };

@@ -17,8 +17,8 @@ pub struct ElectorInputs {
     /// The election's reports, in order.
     pub election: Vec<ElectionReport>,
     pub supervisor_died: bool,
-    /// Whether there is no need to wait for traffic any longer: it has been routed away from the command, or that is
-    /// impossible. A deferred termination signal is then relayed.
+    /// Whether traffic has been routed away from the command, or cannot be. A termination signal that was deferred
+    /// until then is relayed.
     pub withdrawn: bool,
     /// The signals that leaderrun received, except for termination signals that were ignored when it was started.
     pub signals: Vec<i32>,
@@ -50,7 +50,7 @@ pub enum ElectionReport {
     Finished(Outcome),
     /// The election thread ended with an error, for example because the lock could not be opened.
     Failed {
-        /// Whether another start may succeed.
+        /// Whether starting leaderrun again may succeed.
         is_transient: bool,
     },
 }
@@ -98,7 +98,7 @@ pub enum ExitReason {
     Signaled(i32),
     /// leaderrun itself failed.
     Failed {
-        /// Whether another start may succeed.
+        /// Whether starting leaderrun again may succeed.
         is_transient: bool,
     },
 }

@@ -8,14 +8,14 @@ use crate::instant::Instant;
 use crate::messages::Order;
 use crate::signal::{ends_candidate, is_relayed, is_termination_signal};
 
-/// The longest time for which a signal that requests the end of the command is deferred while traffic is routed away.
+/// The longest time for which a signal that asks the command to stop is deferred while traffic is routed away.
 pub const WITHDRAWAL_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// Duplicates of a signal that requests the end of the command count as one signal within this time. A signal that is
-/// repeated later is relayed again, because its sender does not want to wait.
+/// Duplicates of a signal that asks the command to stop count as one signal within this time. A signal that is repeated
+/// later is relayed again, because its sender does not want to wait.
 pub const REPEAT_WINDOW: Duration = Duration::from_millis(500);
 
-/// A signal that requests the end of the command, and is deferred while traffic is routed away. It is relayed when the
+/// A signal that asks the command to stop, and is deferred while traffic is routed away. It is relayed when the
 /// withdrawal is finished or not possible, or when another such signal arrives, but no later than `until`.
 #[derive(Clone, Debug, Hash)]
 pub(super) struct DeferredSignal {
@@ -78,7 +78,7 @@ impl Elector {
         self.order(Order::Signal(signal));
     }
 
-    /// Returns whether a signal requests the end of the command. The stop signal does, and every termination signal,
+    /// Returns whether a signal asks the command to stop. The stop signal does, and every termination signal,
     /// except SIGHUP and SIGQUIT once the command has started.
     fn requests_end(&self, signal: i32) -> bool {
         // Many commands reload their configuration on SIGHUP, and some print a stack trace on SIGQUIT.

@@ -247,7 +247,7 @@ fn after_a_loss_the_published_deadline_is_removed_first() {
 }
 
 #[test]
-fn any_signal_that_requests_the_end_starts_the_kill_after_period() {
+fn a_command_that_was_sent_a_termination_signal_or_the_stop_signal_is_killed_once_kill_after_has_passed() {
     let now = start_time();
     let after = Duration::from_millis(300);
     for (signal, stop_signal) in

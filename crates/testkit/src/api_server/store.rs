@@ -139,7 +139,8 @@ impl Store {
         self.state().revision
     }
 
-    /// Refuses to start a watch of a collection from a revision that has left the watch cache.
+    /// Fails if a watch of this collection can no longer start from `revision`, because later changes have been dropped
+    /// from the watch cache.
     pub fn check_watchable(&self, collection: &'static str, revision: u64) -> Result<()> {
         let state = self.state();
         let oldest = state.oldest_watchable(collection);
