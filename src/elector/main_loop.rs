@@ -254,18 +254,15 @@ impl MainLoop {
     }
 
     /// Sends an order. An order that cannot be sent is dropped; if no later order arrives, the tenure of the command
-    /// expires. Before the order to start the command, waits until leaderrun's code is locked in memory, and stores the
-    /// terminal's modes. After it, raises this thread's priority.
+    /// expires. Before the order to start the command, waits until leaderrun's code is locked in memory, stores the
+    /// terminal's modes, and raises this thread's priority.
     fn order(&mut self, order: &Order) {
-        let starts_command = matches!(order, Order::Start { .. });
-        if starts_command {
+        if let Order::Start { .. } = order {
             self.memory_locking.take().into_iter().for_each(MemoryLocking::wait);
             self.terminal = Terminal::of(getpid());
-        }
-        let _ = self.channel.send(order);
-        if starts_command {
             self.priority = Priority::acquire();
         }
+        let _ = self.channel.send(order);
     }
 
     /// Kills the supervisor, and runs the first round of the kill of all other processes.

@@ -1,4 +1,4 @@
-//! The thread that locks leaderrun in memory while the election waits for its first responses.
+//! The thread that locks leaderrun's code in memory while the election waits for its first responses.
 
 use std::sync::mpsc::{Receiver, channel};
 use std::thread::JoinHandle;
@@ -6,10 +6,12 @@ use std::thread::JoinHandle;
 use leaderrun_core::updates::Update;
 
 use super::log_notices;
-use crate::process::{memory, runtime_thread};
+use crate::process::memory::FileMappings;
+use crate::process::runtime_thread;
 use crate::telemetry::observer::Observer;
 
-/// The locking of leaderrun in memory. It begins when the lock is open, because until then other threads need the CPUs.
+/// The locking of leaderrun's code in memory. It begins when the lock is open, because until then other threads need
+/// the CPUs.
 #[derive(Debug)]
 pub struct MemoryLocking {
     /// The thread; `None` if it could not be started.
@@ -17,22 +19,22 @@ pub struct MemoryLocking {
 }
 
 impl MemoryLocking {
-    /// Starts the thread that locks leaderrun in memory as soon as there is a message in `lock_opened`. If the thread
-    /// cannot be started, locks leaderrun in memory now.
-    pub fn start(lock_opened: Receiver<()>) -> Self {
-        let lock_memory = || log_notices::memory(memory::lock());
+    /// Starts the thread that locks these mappings as soon as there is a message in `lock_opened`. If the thread cannot
+    /// be started, locks them now.
+    pub fn start(mappings: FileMappings, lock_opened: Receiver<()>) -> Self {
+        let for_thread = mappings.clone();
         let thread = runtime_thread::start("memory", move || {
             if lock_opened.recv().is_ok() {
-                lock_memory();
+                log_notices::memory(for_thread.lock());
             }
         });
         if thread.is_err() {
-            lock_memory();
+            log_notices::memory(mappings.lock());
         }
         Self { thread: thread.ok() }
     }
 
-    /// Waits until leaderrun is locked in memory, as far as that is permitted. The lock must be open.
+    /// Waits until leaderrun's code is locked in memory, as far as that is permitted. The lock must be open.
     pub fn wait(self) {
         self.thread.map(JoinHandle::join);
     }

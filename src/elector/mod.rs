@@ -1,6 +1,6 @@
 //! The outer process. It takes part in the election, relays signals, and kills the command if the supervisor fails.
 //!
-//! The election runs on its own thread, which uses the network. The main thread never waits for that thread.
+//! The election runs on its own thread, which uses the network. The main loop never waits for that thread.
 //! [`leaderrun_core::elector`] decides what the main thread does.
 
 pub mod command_hint;
@@ -40,6 +40,7 @@ use crate::events::{Events, EventsConfig};
 use crate::exit::{self, Exit, PermanentFailure};
 use crate::kubernetes::{ClusterAccess, ClusterOptions};
 use crate::lock::{LockConfig, LockName, OwnerConfig, SlotCount};
+use crate::process::memory::{self, FileMappings};
 use crate::process::pidfd::PidFd;
 use crate::process::signals::InheritedSignals;
 use crate::process::tree::{self, SharedNested, Tree};
@@ -118,23 +119,26 @@ pub fn run(
     inherited: InheritedSignals,
 ) -> anyhow::Result<Exit> {
     tree::adopt_orphans()?;
+    let unlocked_mappings = memory::lock_anonymous();
     let log = log::start(config.log_format, config.log_time, config.log_level)?;
     log::abort_on_panic();
     config.unknown_variable_warnings.iter().for_each(|sentence| log_events::unknown_variable(sentence));
     log_notices::set_options(config.options.clone());
     let ElectorConfig { on_lost, repeats, conflict_status, .. } = config;
     let executed_at = clock::now();
-    let (result, saved_counters) = observed_main_loop(config, channel, supervisor, nested, inherited.clone())
-        .unwrap_or_else(|failure| {
-            log_notices::failed(&failure);
-            let is_transient = exit::is_transient(&failure);
-            let result = LoopResult {
-                exit_reason: ExitReason::Failed { is_transient },
-                end_was_requested: false,
-                command_had_terminal: false,
-            };
-            (result, None)
-        });
+    let (result, saved_counters) =
+        observed_main_loop(config, channel, supervisor, nested, inherited.clone(), unlocked_mappings).unwrap_or_else(
+            |failure| {
+                log_notices::failed(&failure);
+                let is_transient = exit::is_transient(&failure);
+                let result = LoopResult {
+                    exit_reason: ExitReason::Failed { is_transient },
+                    end_was_requested: false,
+                    command_had_terminal: false,
+                };
+                (result, None)
+            },
+        );
     let LoopResult { exit_reason, end_was_requested, command_had_terminal } = result;
     let rejoin_after = match exit_reason {
         ExitReason::Lost { may_rejoin: true } if on_lost == OnLost::Rejoin => Some(RejoinAfter::Loss),
@@ -167,6 +171,7 @@ fn observed_main_loop(
     supervisor: PidFd,
     nested: SharedNested,
     inherited: InheritedSignals,
+    unlocked_mappings: FileMappings,
 ) -> anyhow::Result<(LoopResult, Option<String>)> {
     let access = ClusterAccess::new(config.cluster.clone());
     if config.lock.kind.is_in_cluster() {
@@ -189,14 +194,23 @@ fn observed_main_loop(
         let tree = Tree::open(&run).map_err(|failure| PermanentFailure(failure.to_string()))?;
         Ok((tree.with_namespace_checks(), events.map(Events::start).transpose()?))
     };
-    let (tree, events) = prepare().inspect_err(|_| election.abandon(FLUSH_TIMEOUT))?;
-    log_notices::signal_permission(signal_permission::signal_permission());
-    let main_loop = MainLoop::new(channel, supervisor, election, inherited, elector, observer.clone(), tree)?;
-    let main_loop = main_loop.with_nested(nested).with_memory_locking(MemoryLocking::start(lock_opened));
-    // stdin and stdout stay open if this process may run a later command, which needs them.
-    let runs_once = config.on_lost != OnLost::Rejoin && !config.repeats;
-    let main_loop = if runs_once { main_loop.releasing_streams() } else { main_loop };
-    let result = main_loop.with_withdrawal(withdrawn).with_watchdog(monitoring.take_watchdog()).run();
+    let (result, events) = match prepare() {
+        Ok((tree, events)) => {
+            log_notices::signal_permission(signal_permission::signal_permission());
+            let main_loop = MainLoop::new(channel, supervisor, election, inherited, elector, observer.clone(), tree)?;
+            let memory_locking = MemoryLocking::start(unlocked_mappings, lock_opened);
+            let main_loop = main_loop.with_nested(nested).with_memory_locking(memory_locking);
+            // stdin and stdout stay open if this process may run a later command, which needs them.
+            let runs_once = config.on_lost != OnLost::Rejoin && !config.repeats;
+            let main_loop = if runs_once { main_loop.releasing_streams() } else { main_loop };
+            let main_loop = main_loop.with_withdrawal(withdrawn).with_watchdog(monitoring.take_watchdog());
+            (main_loop.run().map_err(anyhow::Error::from), events)
+        }
+        Err(failure) => {
+            election.abandon(FLUSH_TIMEOUT);
+            (Err(failure), None)
+        }
+    };
     observer.notify(Update::RunEnding);
     let until = clock::now() + FLUSH_TIMEOUT;
     router.into_iter().for_each(|router| router.finish(until));

@@ -7,15 +7,8 @@ use std::fs;
 
 use nix::errno::Errno;
 
-/// The smallest size of a page.
-const PAGE_SIZE: usize = 4096;
-
 /// The number of bytes that are read at once. While they are read, other threads cannot map memory.
 const READ_AT_ONCE: usize = 128 * 1024;
-
-/// Larger mappings without a name are not locked. They are the stacks of threads, which are mostly unused, but would
-/// count in full towards the limit on locked memory.
-const MAX_UNNAMED: usize = 1024 * 1024;
 
 /// The part of leaderrun that is locked in memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,37 +34,73 @@ pub fn trim() {
 }
 
 /// Locks the current mappings, as far as that is permitted: all of leaderrun's code, and the used parts of the heap
-/// and the main thread's stack. The unused parts are locked when they are first used, which needs no disk.
+/// and the stack. The unused parts are locked when they are first used, which needs no disk.
 pub fn lock() -> Locked {
-    let mut failure = None;
-    let (mut locked, mut total) = (0, 0);
-    for mapping in mappings() {
-        match mapping.lock() {
-            Ok(()) => locked += mapping.length,
-            // Another thread may have unmapped it.
-            Err(_) if mapping.kind == MappingKind::Unnamed => continue,
-            Err(errno) => failure = Some(errno),
-        }
-        total += mapping.length;
-    }
-    failure.map_or(Locked::Everything, |errno| Locked::Partly { locked, total, errno })
+    lock_anonymous().lock()
 }
 
-/// The kind of a mapping, in the order in which mappings are locked.
+/// Locks the current anonymous mappings, as far as that is permitted, and returns the other mappings. This must be called
+/// before threads are started, because the stacks of threads would exceed the limit on locked memory.
+pub fn lock_anonymous() -> FileMappings {
+    let (anonymous, mappings): (Vec<_>, _) =
+        mappings().into_iter().partition(|mapping| mapping.contents == Contents::Anonymous);
+    let mut total = Total::default();
+    anonymous.iter().for_each(|mapping| total.add(mapping, mapping.lock_on_fault()));
+    FileMappings { mappings, total }
+}
+
+/// The mappings of leaderrun's program and its libraries, at the time of [`lock_anonymous`].
+#[derive(Clone, Debug)]
+pub struct FileMappings {
+    mappings: Vec<Mapping>,
+    /// The total for the anonymous mappings.
+    total: Total,
+}
+
+impl FileMappings {
+    /// Reads the mappings into memory and locks them, as far as that is permitted. This takes much longer than
+    /// [`lock_anonymous`]. Returns how much of leaderrun is locked.
+    pub fn lock(self) -> Locked {
+        let Self { mappings, mut total } = self;
+        mappings.iter().for_each(|mapping| total.add(mapping, mapping.lock_and_read()));
+        let Total { locked, total, failure } = total;
+        failure.map_or(Locked::Everything, |errno| Locked::Partly { locked, total, errno })
+    }
+}
+
+/// The sizes of the mappings that have been handled, in bytes, and the last failure.
+#[derive(Clone, Debug, Default)]
+struct Total {
+    locked: usize,
+    total: usize,
+    failure: Option<Errno>,
+}
+
+impl Total {
+    fn add(&mut self, mapping: &Mapping, result: nix::Result<()>) {
+        self.total += mapping.length;
+        match result {
+            Ok(()) => self.locked += mapping.length,
+            Err(errno) => self.failure = Some(errno),
+        }
+    }
+}
+
+/// What a mapping contains.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum MappingKind {
+enum Contents {
+    /// A part of the program file.
     Program,
+    /// A part of another file.
     Library,
-    /// The heap, the main thread's stack, or memory that leaderrun's two processes share.
-    Named,
-    /// Other memory, such as that of thread-local variables.
-    Unnamed,
+    /// No file: the heap, the stack, or memory that leaderrun's two processes share.
+    Anonymous,
 }
 
 /// A range of this process's memory.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Mapping {
-    kind: MappingKind,
+    contents: Contents,
     start: usize,
     length: usize,
 }
@@ -85,50 +114,31 @@ impl Mapping {
         let is_readable = words.next()?.starts_with('r');
         let name = words.nth(3).unwrap_or_default();
         let (start, end) = (usize::from_str_radix(start, 16).ok()?, usize::from_str_radix(end, 16).ok()?);
-        let kind = match name {
-            "" => MappingKind::Unnamed,
-            _ if name == program => MappingKind::Program,
+        let contents = match name {
+            _ if name == program => Contents::Program,
             // The kernel shows memory that the two processes share as this device.
-            _ if name.starts_with('/') && name != "/dev/zero" => MappingKind::Library,
-            _ => MappingKind::Named,
+            _ if name.starts_with('/') && name != "/dev/zero" => Contents::Library,
+            _ => Contents::Anonymous,
         };
-        let length = end - start;
         // These are [vdso], [vvar] and [vsyscall].
         let belongs_to_kernel = name.starts_with("[v");
-        let is_stack_of_thread = kind == MappingKind::Unnamed && length > MAX_UNNAMED;
-        (is_readable && !belongs_to_kernel && !is_stack_of_thread).then_some(Self { kind, start, length })
+        (is_readable && !belongs_to_kernel).then_some(Self { contents, start, length: end - start })
     }
 
-    fn lock(&self) -> nix::Result<()> {
-        let (start, length) = (self.start as *const libc::c_void, self.length);
-        // Each page is locked as soon as it is in memory.
+    /// Locks each page of the mapping as soon as the page is in memory.
+    fn lock_on_fault(&self) -> nix::Result<()> {
         // SAFETY: locking does not change the contents of the memory, and fails if the mapping no longer exists.
-        let locked = Errno::result(unsafe { libc::mlock2(start, length, libc::MLOCK_ONFAULT) });
-        let is_read = match (locked, self.kind) {
-            (Ok(_), MappingKind::Program) => {
-                self.touch();
-                true
-            }
-            (Ok(_), MappingKind::Library) => self.read().is_ok(),
-            (Ok(_), MappingKind::Named | MappingKind::Unnamed) => true,
-            // Kernels before Linux 4.4 do not support mlock2(2).
-            (Err(Errno::ENOSYS), _) => false,
-            (Err(errno), _) => return Err(errno),
-        };
-        if is_read {
-            return Ok(());
-        }
-        // SAFETY: as above.
-        Errno::result(unsafe { libc::mlock(start, length) }).map(drop)
+        let result = unsafe { libc::mlock2(self.start as *const libc::c_void, self.length, libc::MLOCK_ONFAULT) };
+        Errno::result(result).map(drop)
     }
 
-    /// Reads a mapping of the program file into memory by accessing each page. Page faults do not keep other threads
-    /// from mapping memory, and at each of them the kernel maps several pages that it already has in memory.
-    fn touch(&self) {
-        for page in (self.start..self.start + self.length).step_by(PAGE_SIZE) {
-            // SAFETY: the mapping is readable, and the program file stays mapped until the process ends.
-            unsafe { (page as *const u8).read_volatile() };
-        }
+    /// Reads the mapping into memory and locks it.
+    fn lock_and_read(&self) -> nix::Result<()> {
+        self.lock_on_fault()?;
+        self.read().or_else(|_| {
+            // SAFETY: locking does not change the contents of the memory, and fails if the mapping no longer exists.
+            Errno::result(unsafe { libc::mlock(self.start as *const libc::c_void, self.length) }).map(drop)
+        })
     }
 
     /// Reads the mapping into memory, in small parts. mlock(2) would keep other threads from mapping memory until the
@@ -149,18 +159,16 @@ impl Mapping {
 
 /// Returns the mappings to lock: those of the program file first, then those of its libraries, then the rest.
 fn mappings() -> Vec<Mapping> {
-    let maps = fs::read_to_string("/proc/self/maps").unwrap_or_default();
+    let maps = fs::read("/proc/self/maps").unwrap_or_default();
     let program = fs::read_link("/proc/self/exe").unwrap_or_default();
-    let program = program.to_str().unwrap_or_default();
-    let mut mappings: Vec<_> = maps.lines().filter_map(|line| Mapping::parse(line, program)).collect();
-    mappings.sort_by_key(|mapping| mapping.kind);
+    let (maps, program) = (String::from_utf8_lossy(&maps), program.to_string_lossy());
+    let mut mappings: Vec<_> = maps.lines().filter_map(|line| Mapping::parse(line, &program)).collect();
+    mappings.sort_by_key(|mapping| mapping.contents);
     mappings
 }
 
 #[cfg(test)]
 mod tests {
-    use std::thread;
-
     use super::*;
 
     #[test]
@@ -172,16 +180,9 @@ mod tests {
     }
 
     #[test]
-    fn the_stacks_of_other_threads_are_not_locked() {
-        let contains = |address: usize| {
-            mappings().iter().any(|mapping| (mapping.start..mapping.start + mapping.length).contains(&address))
-        };
-        let on_heap = Box::new(0);
-        assert!(contains(&raw const *on_heap as usize));
-        let on_stack = thread::spawn(move || {
-            let local = 0;
-            contains(&raw const local as usize)
-        });
-        assert!(!on_stack.join().unwrap());
+    fn a_path_that_is_not_utf_8_hides_no_mapping() {
+        let maps = String::from_utf8_lossy(b"1000-3000 r-xp 00000000 fe:00 42   /opt/\xff/leaderrun").into_owned();
+        let mapping = Mapping::parse(&maps, "/opt/\u{fffd}/leaderrun").unwrap();
+        assert_eq!((mapping.contents, mapping.start, mapping.length), (Contents::Program, 0x1000, 0x2000));
     }
 }
