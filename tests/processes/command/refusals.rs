@@ -340,3 +340,20 @@ fn a_command_that_has_reached_the_process_limit_does_not_prevent_renewals_or_its
     assert!(!a.log().contains("panicked"), "{}", a.log());
     Candidate::new("b", &lock).run(["true"]).wait_for_exit(0);
 }
+
+#[testkit::test(requires = check_root())]
+fn a_run_that_cannot_list_processes_leaves_the_lock_free() {
+    for lock in [TestLock::file(), TestLock::lease()] {
+        let script = "umount -l /proc && exec \"$0\" \"$@\"";
+        let a = Candidate::program("a", "unshare").args(["--mount", "sh", "-c", script, leaderrun()]);
+        let a = a.args(["--lock", &lock.name]);
+        let a = match &lock.kubeconfig {
+            Some(kubeconfig) => a.args(["--kubeconfig".as_ref(), kubeconfig.as_os_str()]),
+            None => a,
+        };
+        let mut a = a.run(["true"]);
+        a.wait_for_exit(FAILED);
+        assert!(a.log().contains("cannot list child processes in /proc"), "{}", a.log());
+        Candidate::new("b", &lock).args(["--wait", "0s"]).run(["true"]).wait_for_exit(0);
+    }
+}
