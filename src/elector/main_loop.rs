@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
+use anyhow::anyhow;
 use leaderrun_core::elector::{Elector, ElectorAction, ElectorInputs, ElectorNotice, ExitReason};
 use leaderrun_core::instant::Instant;
 use leaderrun_core::lateness::probe_interval;
@@ -74,7 +75,7 @@ pub struct MainLoop {
     command_had_terminal: bool,
     /// Whether to release stdin and stdout once the command runs.
     releases_streams: bool,
-    /// The locking of leaderrun in memory, for which the start of the command waits.
+    /// The locking of leaderrun's code in memory, for which the start of the command waits.
     memory_locking: Option<MemoryLocking>,
     tree: Tree,
     /// The processes in nested PID namespaces, which the supervisor lists in shared memory.
@@ -142,7 +143,7 @@ impl MainLoop {
         Self { releases_streams: true, ..self }
     }
 
-    /// Makes the start of the command wait until leaderrun is locked in memory.
+    /// Makes the start of the command wait until leaderrun's code is locked in memory.
     pub fn with_memory_locking(self, memory_locking: MemoryLocking) -> Self {
         Self { memory_locking: Some(memory_locking), ..self }
     }
@@ -255,10 +256,13 @@ impl MainLoop {
 
     /// Sends an order. An order that cannot be sent is dropped; if no later order arrives, the tenure of the command
     /// expires. Before the order to start the command, waits until leaderrun's code is locked in memory, stores the
-    /// terminal's modes, and raises this thread's priority.
+    /// terminal's modes, and raises this thread's priority. The order is dropped if the code cannot be read in time.
     fn order(&mut self, order: &Order) {
-        if let Order::Start { .. } = order {
-            self.memory_locking.take().into_iter().for_each(MemoryLocking::wait);
+        if let Order::Start { tenure, .. } = order {
+            let is_locked = |locking: MemoryLocking| locking.wait(tenure.stop);
+            if !self.memory_locking.take().is_none_or(is_locked) {
+                return log_notices::failed(&anyhow!("the file system with leaderrun's program does not respond"));
+            }
             self.terminal = Terminal::of(getpid());
             self.priority = Priority::acquire();
         }

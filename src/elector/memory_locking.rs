@@ -1,21 +1,21 @@
 //! The thread that locks leaderrun's code in memory while the election waits for its first responses.
 
-use std::sync::mpsc::{Receiver, channel};
-use std::thread::JoinHandle;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 
+use leaderrun_core::instant::Instant;
 use leaderrun_core::updates::Update;
 
 use super::log_notices;
 use crate::process::memory::FileMappings;
-use crate::process::runtime_thread;
+use crate::process::{clock, runtime_thread};
 use crate::telemetry::observer::Observer;
 
 /// The locking of leaderrun's code in memory. It begins when the lock is open, because until then other threads need
 /// the CPUs.
 #[derive(Debug)]
 pub struct MemoryLocking {
-    /// The thread; `None` if it could not be started.
-    thread: Option<JoinHandle<()>>,
+    /// Disconnected when the thread has ended.
+    ended: Receiver<()>,
 }
 
 impl MemoryLocking {
@@ -23,20 +23,23 @@ impl MemoryLocking {
     /// be started, locks them now.
     pub fn start(mappings: FileMappings, lock_opened: Receiver<()>) -> Self {
         let for_thread = mappings.clone();
+        let (end, ended) = channel();
         let thread = runtime_thread::start("memory", move || {
             if lock_opened.recv().is_ok() {
                 log_notices::memory(for_thread.lock());
             }
+            drop(end);
         });
         if thread.is_err() {
             log_notices::memory(mappings.lock());
         }
-        Self { thread: thread.ok() }
+        Self { ended }
     }
 
-    /// Waits until leaderrun's code is locked in memory, as far as that is permitted. The lock must be open.
-    pub fn wait(self) {
-        self.thread.map(JoinHandle::join);
+    /// Waits until leaderrun's code is locked in memory, as far as that is permitted. The lock must be open. Returns false
+    /// if that is not the case at the instant `until`, because the file system with the program does not respond.
+    pub fn wait(self, until: Instant) -> bool {
+        self.ended.recv_timeout(until.since(clock::now())) == Err(RecvTimeoutError::Disconnected)
     }
 }
 

@@ -3,12 +3,20 @@
 //! If a page of leaderrun's code is not in memory, the kernel reads it from the program file. A network file system may
 //! fail together with the API server, and a process that waits for such a page cannot kill the command.
 
-use std::fs;
+use std::fs::{self, File};
+use std::io::Read;
 
 use nix::errno::Errno;
+use nix::unistd::{SysconfVar, sysconf};
 
 /// The number of bytes that are read at once. While they are read, other threads cannot map memory.
 const READ_AT_ONCE: usize = 128 * 1024;
+
+/// The size of the buffer for /proc/self/maps, in bytes. It grows if necessary.
+const MAPS_CAPACITY: usize = 64 * 1024;
+
+/// The number of mappings for which memory is allocated before they are listed.
+const MAPPINGS_CAPACITY: usize = 256;
 
 /// The part of leaderrun that is locked in memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,24 +42,33 @@ pub fn trim() {
 }
 
 /// Locks the current mappings, as far as that is permitted: all of leaderrun's code, and the used parts of the heap
-/// and the stack. The unused parts are locked when they are first used, which needs no disk.
+/// and the stack. The unused parts are locked when they are first used, which needs no disk. This must be called while
+/// there is only one thread.
 pub fn lock() -> Locked {
     lock_anonymous().lock()
+}
+
+/// Locks the mappings of leaderrun's program and its libraries, as far as that is permitted.
+pub fn lock_code() -> Locked {
+    mappings(|mappings| FileMappings { mappings, total: Total::default() }).lock()
 }
 
 /// Locks the current anonymous mappings, as far as that is permitted, and returns the other mappings. This must be called
 /// before threads are started, because the stacks of threads would exceed the limit on locked memory.
 pub fn lock_anonymous() -> FileMappings {
-    let (anonymous, mappings): (Vec<_>, _) =
-        mappings().into_iter().partition(|mapping| mapping.contents == Contents::Anonymous);
-    let mut total = Total::default();
-    anonymous.iter().for_each(|mapping| total.add(mapping, mapping.lock_on_fault()));
-    FileMappings { mappings, total }
+    mappings(|mappings| {
+        let mut total = Total::default();
+        for mapping in mappings.iter().filter(|mapping| mapping.contents == Contents::Anonymous) {
+            total.add(mapping, mapping.lock_on_fault());
+        }
+        FileMappings { mappings, total }
+    })
 }
 
 /// The mappings of leaderrun's program and its libraries, at the time of [`lock_anonymous`].
 #[derive(Clone, Debug)]
 pub struct FileMappings {
+    /// All mappings, including the anonymous ones.
     mappings: Vec<Mapping>,
     /// The total for the anonymous mappings.
     total: Total,
@@ -62,8 +79,19 @@ impl FileMappings {
     /// [`lock_anonymous`]. Returns how much of leaderrun is locked.
     pub fn lock(self) -> Locked {
         let Self { mappings, mut total } = self;
-        mappings.iter().for_each(|mapping| total.add(mapping, mapping.lock_and_read()));
-        let Total { locked, total, failure } = total;
+        for mapping in mappings.iter().filter(|mapping| mapping.contents != Contents::Anonymous) {
+            let mut result = mapping.lock_and_read();
+            if result.is_err() && total.locked_anonymous > 0 {
+                // The limit may be reached. The code is more important, because it has to be read from a disk.
+                mappings.iter().filter(|mapping| mapping.contents == Contents::Anonymous).for_each(Mapping::unlock);
+                total.locked_anonymous = 0;
+                total.failure = result.err();
+                result = mapping.lock_and_read();
+            }
+            total.add(mapping, result);
+        }
+        let Total { locked_anonymous, locked_files, total, failure } = total;
+        let locked = locked_anonymous + locked_files;
         failure.map_or(Locked::Everything, |errno| Locked::Partly { locked, total, errno })
     }
 }
@@ -71,7 +99,8 @@ impl FileMappings {
 /// The sizes of the mappings that have been handled, in bytes, and the last failure.
 #[derive(Clone, Debug, Default)]
 struct Total {
-    locked: usize,
+    locked_anonymous: usize,
+    locked_files: usize,
     total: usize,
     failure: Option<Errno>,
 }
@@ -79,9 +108,10 @@ struct Total {
 impl Total {
     fn add(&mut self, mapping: &Mapping, result: nix::Result<()>) {
         self.total += mapping.length;
-        match result {
-            Ok(()) => self.locked += mapping.length,
-            Err(errno) => self.failure = Some(errno),
+        match (result, mapping.contents) {
+            (Ok(()), Contents::Anonymous) => self.locked_anonymous += mapping.length,
+            (Ok(()), _) => self.locked_files += mapping.length,
+            (Err(errno), _) => self.failure = Some(errno),
         }
     }
 }
@@ -113,7 +143,11 @@ impl Mapping {
         let (start, end) = words.next()?.split_once('-')?;
         let is_readable = words.next()?.starts_with('r');
         let name = words.nth(3).unwrap_or_default();
-        let (start, end) = (usize::from_str_radix(start, 16).ok()?, usize::from_str_radix(end, 16).ok()?);
+        let (mut start, end) = (usize::from_str_radix(start, 16).ok()?, usize::from_str_radix(end, 16).ok()?);
+        if name == "[stack]" {
+            // If the lowest page were locked, the stack could not grow once the limit on locked memory is reached.
+            start += sysconf(SysconfVar::PAGE_SIZE).ok().flatten().and_then(|size| usize::try_from(size).ok())?;
+        }
         let contents = match name {
             _ if name == program => Contents::Program,
             // The kernel shows memory that the two processes share as this device.
@@ -122,7 +156,7 @@ impl Mapping {
         };
         // These are [vdso], [vvar] and [vsyscall].
         let belongs_to_kernel = name.starts_with("[v");
-        (is_readable && !belongs_to_kernel).then_some(Self { contents, start, length: end - start })
+        (is_readable && !belongs_to_kernel && start < end).then(|| Self { contents, start, length: end - start })
     }
 
     /// Locks each page of the mapping as soon as the page is in memory.
@@ -130,6 +164,11 @@ impl Mapping {
         // SAFETY: locking does not change the contents of the memory, and fails if the mapping no longer exists.
         let result = unsafe { libc::mlock2(self.start as *const libc::c_void, self.length, libc::MLOCK_ONFAULT) };
         Errno::result(result).map(drop)
+    }
+
+    fn unlock(&self) {
+        // SAFETY: unlocking does not change the contents of the memory, and fails if the mapping no longer exists.
+        unsafe { libc::munlock(self.start as *const libc::c_void, self.length) };
     }
 
     /// Reads the mapping into memory and locks it.
@@ -157,14 +196,20 @@ impl Mapping {
     }
 }
 
-/// Returns the mappings to lock: those of the program file first, then those of its libraries, then the rest.
-fn mappings() -> Vec<Mapping> {
-    let maps = fs::read("/proc/self/maps").unwrap_or_default();
+/// Calls `handle` with the current mappings: those of the program file first, then those of its libraries, then the
+/// anonymous ones. If they cannot be read, the list is empty.
+///
+/// All memory for the list is allocated before the list is read, and is freed after `handle` has returned. Otherwise the
+/// list could contain a mapping that no longer exists.
+fn mappings<T>(handle: impl FnOnce(Vec<Mapping>) -> T) -> T {
+    let (mut maps, mut mappings) = (Vec::with_capacity(MAPS_CAPACITY), Vec::with_capacity(MAPPINGS_CAPACITY));
     let program = fs::read_link("/proc/self/exe").unwrap_or_default();
-    let (maps, program) = (String::from_utf8_lossy(&maps), program.to_string_lossy());
-    let mut mappings: Vec<_> = maps.lines().filter_map(|line| Mapping::parse(line, &program)).collect();
-    mappings.sort_by_key(|mapping| mapping.contents);
-    mappings
+    let program = program.to_string_lossy();
+    let _ = File::open("/proc/self/maps").and_then(|mut file| file.read_to_end(&mut maps));
+    let lines = maps.split(|byte| *byte == b'\n');
+    mappings.extend(lines.filter_map(|line| Mapping::parse(&String::from_utf8_lossy(line), &program)));
+    mappings.sort_unstable_by_key(|mapping: &Mapping| (mapping.contents, mapping.start));
+    handle(mappings)
 }
 
 #[cfg(test)]
@@ -173,10 +218,9 @@ mod tests {
 
     #[test]
     fn the_mappings_of_the_program_come_first() {
-        let here = mappings as fn() -> Vec<Mapping> as usize;
-        assert!(
-            mappings().iter().take(4).any(|mapping| (mapping.start..mapping.start + mapping.length).contains(&here))
-        );
+        let here = lock as fn() -> Locked as usize;
+        let contains_this = |mapping: &Mapping| (mapping.start..mapping.start + mapping.length).contains(&here);
+        assert!(mappings(|mappings| mappings.iter().take(4).any(contains_this)));
     }
 
     #[test]
@@ -184,5 +228,13 @@ mod tests {
         let maps = String::from_utf8_lossy(b"1000-3000 r-xp 00000000 fe:00 42   /opt/\xff/leaderrun").into_owned();
         let mapping = Mapping::parse(&maps, "/opt/\u{fffd}/leaderrun").unwrap();
         assert_eq!((mapping.contents, mapping.start, mapping.length), (Contents::Program, 0x1000, 0x2000));
+    }
+
+    #[test]
+    fn the_lowest_page_of_the_stack_is_not_locked() {
+        let page = usize::try_from(sysconf(SysconfVar::PAGE_SIZE).unwrap().unwrap()).unwrap();
+        let line = "7ff000000000-7ff000100000 rw-p 00000000 00:00 0    [stack]";
+        let mapping = Mapping::parse(line, "/opt/leaderrun").unwrap();
+        assert_eq!((mapping.start, mapping.length), (0x7ff0_0000_0000 + page, 0x10_0000 - page));
     }
 }

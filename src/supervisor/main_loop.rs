@@ -383,7 +383,7 @@ impl<'a> MainLoop<'a> {
     /// from the disk again.
     fn lock_memory(&mut self) {
         if !mem::replace(&mut self.lock_memory_tried, true) {
-            // A failure is not reported, because the elector fails in the same way and logs that.
+            // A failure is not reported, because the elector, whose code is the same, logs it.
             let _ = memory::lock();
         }
     }

@@ -53,7 +53,7 @@ fn cpu_row(mut cgroups: CpuCgroups) -> Row {
 }
 
 fn locked_memory_row() -> Row {
-    match memory::lock() {
+    match memory::lock_code() {
         Locked::Everything => Row::ok("memory", "all of leaderrun can be locked in memory"),
         Locked::Partly { locked, total, errno } => Row::note(
             "memory",
