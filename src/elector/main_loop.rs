@@ -1,5 +1,6 @@
 //! The elector's main loop. It relays signals, passes tenures to the supervisor, and kills the command if the
-//! supervisor dies or freezes. It waits only for its descriptors, so a frozen supervisor or network cannot block it.
+//! supervisor dies or freezes. It waits only for its descriptors, so a frozen supervisor or network cannot block it. The
+//! one exception is limited in time: before the order to start the command, it waits until leaderrun's code is in memory.
 
 use std::io;
 use std::os::fd::AsFd;
@@ -44,6 +45,10 @@ const INIT: Pid = Pid::from_raw(1);
 
 /// How long a container's init process waits for its last log line to be written before its exit ends the container.
 const LAST_LINE_TIMEOUT: Duration = Duration::from_millis(20);
+
+/// The message for the case that leaderrun's code could not be read into memory by the stop instant of the tenure.
+const UNREADABLE_PROGRAM: &str = "cannot start the command: the file system with leaderrun's program does not respond; check \
+                                  that file system";
 
 /// The result of the main loop.
 #[derive(Debug)]
@@ -261,7 +266,7 @@ impl MainLoop {
         if let Order::Start { tenure, .. } = order {
             let is_locked = |locking: MemoryLocking| locking.wait(tenure.stop);
             if !self.memory_locking.take().is_none_or(is_locked) {
-                return log_notices::failed(&anyhow!("the file system with leaderrun's program does not respond"));
+                return log_notices::failed(&anyhow!(UNREADABLE_PROGRAM));
             }
             self.terminal = Terminal::of(getpid());
             self.priority = Priority::acquire();

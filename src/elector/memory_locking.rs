@@ -53,3 +53,21 @@ pub fn lock_opened() -> (Observer, Receiver<()>) {
     });
     (observer, receiver)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn the_wait_ends_when_the_code_is_locked_or_at_the_given_instant() {
+        let (observer, lock_opened) = lock_opened();
+        let locking = MemoryLocking::start(FileMappings::default(), lock_opened);
+        observer.notify(Update::Lock("default/job".to_owned()));
+        assert!(locking.wait(clock::now() + Duration::from_secs(60)));
+        let (_not_notified, lock_opened) = self::lock_opened();
+        let locking = MemoryLocking::start(FileMappings::default(), lock_opened);
+        assert!(!locking.wait(clock::now()));
+    }
+}

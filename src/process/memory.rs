@@ -66,9 +66,9 @@ pub fn lock_anonymous() -> FileMappings {
 }
 
 /// The mappings of leaderrun's program and its libraries, at the time of [`lock_anonymous`].
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct FileMappings {
-    /// All mappings, including the anonymous ones.
+    /// These mappings and the anonymous ones, which are unlocked again if the limit does not suffice for both.
     mappings: Vec<Mapping>,
     /// The total for the anonymous mappings.
     total: Total,
