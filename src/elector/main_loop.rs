@@ -61,12 +61,12 @@ pub struct LoopResult {
 }
 
 /// The elector's main loop. It runs in the main thread.
-pub struct MainLoop {
+pub struct MainLoop<'a> {
     elector: Elector,
     channel: ElectorEnd,
     supervisor: PidFd,
     supervisor_gone: bool,
-    election: ElectionThread,
+    election: &'a ElectionThread,
     signals: Signals,
     inherited: InheritedSignals,
     timer: Timer,
@@ -94,7 +94,7 @@ pub struct MainLoop {
     is_partly_reaped: bool,
 }
 
-impl MainLoop {
+impl<'a> MainLoop<'a> {
     /// Creates the main loop of an elector whose supervisor has no orders yet.
     ///
     /// # Errors
@@ -102,7 +102,7 @@ impl MainLoop {
     pub fn new(
         channel: ElectorEnd,
         supervisor: PidFd,
-        election: ElectionThread,
+        election: &'a ElectionThread,
         inherited: InheritedSignals,
         elector: Elector,
         observer: Observer,

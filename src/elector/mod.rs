@@ -191,13 +191,14 @@ fn observed_main_loop(
     let election = ElectionThread::start(lock, access, config.election, observer.clone())?;
     // The rest is prepared while the election opens the lock.
     let prepare = || -> anyhow::Result<_> {
-        let tree = Tree::open(&run).map_err(|failure| PermanentFailure(failure.to_string()))?;
-        Ok((tree.with_namespace_checks(), events.map(Events::start).transpose()?))
+        let tree = Tree::open(&run).map_err(|failure| PermanentFailure(failure.to_string()))?.with_namespace_checks();
+        let events = events.map(Events::start).transpose()?;
+        let main_loop = MainLoop::new(channel, supervisor, &election, inherited, elector, observer.clone(), tree)?;
+        Ok((main_loop, events))
     };
     let (result, events) = match prepare() {
-        Ok((tree, events)) => {
+        Ok((main_loop, events)) => {
             log_notices::signal_permission(signal_permission::signal_permission());
-            let main_loop = MainLoop::new(channel, supervisor, election, inherited, elector, observer.clone(), tree)?;
             let memory_locking = MemoryLocking::start(unlocked_mappings, lock_opened);
             let main_loop = main_loop.with_nested(nested).with_memory_locking(memory_locking);
             // stdin and stdout stay open if this process may run a later command, which needs them.
