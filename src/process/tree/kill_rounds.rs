@@ -7,6 +7,7 @@ use leaderrun_core::instant::Instant;
 use leaderrun_core::kill_time::KillPace;
 
 use super::{KillFailure, Tree};
+use crate::process::clock;
 
 /// The shortest pause between two rounds while no process ends. Each such pause is twice as long as the previous one,
 /// up to [`LONGEST_PAUSE`].
@@ -14,15 +15,25 @@ const SHORTEST_PAUSE: Duration = Duration::from_millis(1);
 
 const LONGEST_PAUSE: Duration = Duration::from_millis(100);
 
-/// With more children than this, one round handles all deaths within [`MANY_PAUSE`]. Otherwise this process, if it has
+/// With more children than this, one round handles all deaths since the last round. Otherwise this process, if it has
 /// real-time priority, would interrupt the dying children once for each death.
 const MANY_CHILDREN: usize = 16;
 
-const MANY_PAUSE: Duration = Duration::from_millis(1);
+const SHORTEST_MANY_PAUSE: Duration = Duration::from_millis(1);
 
-/// How long a kill without a pace goes without scans, as long as processes keep ending. The children of an ended
-/// process become children of this process, so most kills end within this time, and a scan would only slow them down.
+/// With many children, the pause after a round is at least this many times as long as the round was, between
+/// [`SHORTEST_MANY_PAUSE`] and [`LONGEST_MANY_PAUSE`]. Otherwise this process, if it has real-time priority, would keep one CPU busy with repeating
+/// the kill of the children, which need the CPUs to end.
+const MANY_PAUSE_FACTOR: u32 = 4;
+
+const LONGEST_MANY_PAUSE: Duration = Duration::from_millis(20);
+
+/// How long no process has to have ended before a kill without a pace scans. The children of an ended process become
+/// children of this process, so as long as processes end, a scan would only slow them down.
 const SCAN_DELAY: Duration = Duration::from_millis(20);
+
+/// How long a kill without a pace lasts before it scans even though processes are ending.
+const SCAN_ANYWAY_DELAY: Duration = Duration::from_millis(250);
 
 /// How long a kill lasts before the search for escaped processes begins. Another candidate may start its command a
 /// second after the kill begins, so the search must not wait until a long kill has ended.
@@ -45,6 +56,8 @@ pub struct KillRounds {
     has_many_children: bool,
     next_round: Instant,
     pause: Duration,
+    /// The shortest pause after the last round if there are many children.
+    many_pause: Duration,
     /// When the last process ended, or when the kill began if none has.
     progress_at: Instant,
     /// When it was first found that no child is alive; `None` if a child was alive at the last check.
@@ -62,6 +75,7 @@ impl KillRounds {
             has_many_children: false,
             next_round: now,
             pause: SHORTEST_PAUSE,
+            many_pause: SHORTEST_MANY_PAUSE,
             progress_at: now,
             all_dead_since: None,
             has_failed: false,
@@ -76,7 +90,7 @@ impl KillRounds {
     /// Records that children have ended, and brings the next round forward, because the children of the ended ones have
     /// become children of this process.
     pub fn handle_ended(&mut self, now: Instant) {
-        let pause = if self.has_many_children { MANY_PAUSE } else { Duration::ZERO };
+        let pause = if self.has_many_children { self.many_pause } else { Duration::ZERO };
         self.next_round = self.next_round.min(now + pause);
         (self.pause, self.progress_at) = (SHORTEST_PAUSE, now);
     }
@@ -98,9 +112,9 @@ impl KillRounds {
         now >= *self.all_dead_since.get_or_insert(now) + UNREAPED_TIMEOUT
     }
 
-    /// Kills every child. If the kill has a pace, has lasted for [`SCAN_DELAY`], or makes no progress, every descendant
-    /// that one scan finds is killed as well. A pace limits both; when it ends, all process groups that children lead
-    /// are killed. After [`SEARCH_DELAY`], escaped processes are searched for.
+    /// Kills every child. If the kill has a pace or is slow, every descendant that one scan finds is killed as well. A
+    /// pace limits both; when it ends, all process groups that children lead are killed. After [`SEARCH_DELAY`], escaped
+    /// processes are searched for.
     ///
     /// # Errors
     /// Returns why a process could not be killed, or which process is [stuck](KillFailure::Stuck). Later failures are
@@ -109,11 +123,11 @@ impl KillRounds {
         if self.pace.take_if(|(_, end)| now >= *end).is_some() {
             tree.kill_groups();
         }
-        let scans = self.pace.is_some() || self.pause > SHORTEST_PAUSE || now >= self.began_at + SCAN_DELAY;
-        self.next_round = now + self.pause;
-        self.pause = (self.pause * 2).min(LONGEST_PAUSE);
-        let mut result = tree.kill(self.pace.map(|(pace, _)| pace.max_killed_threads), scans);
+        let is_slow = now >= self.progress_at + SCAN_DELAY || now >= self.began_at + SCAN_ANYWAY_DELAY;
+        let began_at = clock::now();
+        let mut result = tree.kill(self.pace.map(|(pace, _)| pace.max_killed_threads), self.pace.is_some() || is_slow);
         self.has_many_children = tree.listed_children() > MANY_CHILDREN;
+        self.schedule_next(now, clock::now().since(began_at));
         if now >= self.began_at + SEARCH_DELAY {
             tree.search_in_kill();
         }
@@ -124,6 +138,14 @@ impl KillRounds {
             return Ok(());
         }
         result
+    }
+
+    /// Schedules the round that follows a round which began at `began_at` and took `duration`.
+    fn schedule_next(&mut self, began_at: Instant, duration: Duration) {
+        self.many_pause = (duration * MANY_PAUSE_FACTOR).clamp(SHORTEST_MANY_PAUSE, LONGEST_MANY_PAUSE);
+        let pause = if self.has_many_children { self.pause.max(self.many_pause) } else { self.pause };
+        self.next_round = began_at + duration + pause;
+        self.pause = (self.pause * 2).min(LONGEST_PAUSE);
     }
 }
 
@@ -140,7 +162,6 @@ mod tests {
     use super::super::proc::Proc;
     use super::super::search::tests::NestedProcess;
     use super::*;
-    use crate::process::clock;
 
     #[test]
     fn at_the_end_of_a_gradual_kill_every_process_group_is_killed() {
@@ -165,6 +186,19 @@ mod tests {
             child.wait().unwrap();
             eventually("no process of the group is left", || killpg(leader, None).is_err());
         }
+    }
+
+    #[test]
+    fn a_long_round_leaves_most_of_the_cpu_time_to_many_killed_children() {
+        let (began_at, duration) = (clock::now(), Duration::from_millis(2));
+        let ended_at = began_at + duration;
+        let mut kill = KillRounds { has_many_children: true, ..KillRounds::begin(began_at, None) };
+        kill.schedule_next(began_at, duration);
+        assert_eq!(kill.next_round(), ended_at + duration * MANY_PAUSE_FACTOR);
+        kill.handle_ended(ended_at);
+        assert_eq!(kill.next_round(), ended_at + duration * MANY_PAUSE_FACTOR);
+        kill.schedule_next(began_at, Duration::from_secs(1));
+        assert_eq!(kill.next_round(), began_at + Duration::from_secs(1) + LONGEST_MANY_PAUSE);
     }
 
     #[test]
