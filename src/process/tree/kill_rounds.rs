@@ -15,25 +15,26 @@ const SHORTEST_PAUSE: Duration = Duration::from_millis(1);
 
 const LONGEST_PAUSE: Duration = Duration::from_millis(100);
 
-/// With more children than this, one round handles all deaths since the last round. Otherwise this process, if it has
-/// real-time priority, would interrupt the dying children once for each death.
+/// With more children than this, the supervisor handles the deaths of several children together, in the next round.
+/// Otherwise, if it has real-time priority, it would interrupt the dying children once for each death.
 const MANY_CHILDREN: usize = 16;
 
-const SHORTEST_MANY_PAUSE: Duration = Duration::from_millis(1);
+/// With many children, the pause after a round is this many times as long as the round, but at least
+/// [`SHORTEST_PAUSE_WITH_MANY`] and at most [`LONGEST_PAUSE_WITH_MANY`]. Otherwise this process, if it has real-time
+/// priority, would keep one CPU busy with killing the same children again, which need the CPUs to end.
+const PAUSE_FACTOR: u32 = 4;
 
-/// With many children, the pause after a round is at least this many times as long as the round was, between
-/// [`SHORTEST_MANY_PAUSE`] and [`LONGEST_MANY_PAUSE`]. Otherwise this process, if it has real-time priority, would keep one CPU busy with repeating
-/// the kill of the children, which need the CPUs to end.
-const MANY_PAUSE_FACTOR: u32 = 4;
+const SHORTEST_PAUSE_WITH_MANY: Duration = Duration::from_millis(1);
 
-const LONGEST_MANY_PAUSE: Duration = Duration::from_millis(20);
+const LONGEST_PAUSE_WITH_MANY: Duration = Duration::from_millis(10);
 
-/// How long no process has to have ended before a kill without a pace scans. The children of an ended process become
-/// children of this process, so as long as processes end, a scan would only slow them down.
+/// A kill without a pace scans when no process has ended for this long. The children of an ended process become
+/// children of this process, so while processes end, the rounds usually reach all descendants, and a scan would slow
+/// down the processes that are ending.
 const SCAN_DELAY: Duration = Duration::from_millis(20);
 
-/// How long a kill without a pace lasts before it scans even though processes are ending.
-const SCAN_ANYWAY_DELAY: Duration = Duration::from_millis(250);
+/// A kill that has lasted for this long scans although processes are ending.
+const LATEST_SCAN: Duration = Duration::from_millis(100);
 
 /// How long a kill lasts before the search for escaped processes begins. Another candidate may start its command a
 /// second after the kill begins, so the search must not wait until a long kill has ended.
@@ -56,8 +57,8 @@ pub struct KillRounds {
     has_many_children: bool,
     next_round: Instant,
     pause: Duration,
-    /// The shortest pause after the last round if there are many children.
-    many_pause: Duration,
+    /// The shortest pause after the last round if it found many children.
+    pause_with_many: Duration,
     /// When the last process ended, or when the kill began if none has.
     progress_at: Instant,
     /// When it was first found that no child is alive; `None` if a child was alive at the last check.
@@ -75,7 +76,7 @@ impl KillRounds {
             has_many_children: false,
             next_round: now,
             pause: SHORTEST_PAUSE,
-            many_pause: SHORTEST_MANY_PAUSE,
+            pause_with_many: SHORTEST_PAUSE_WITH_MANY,
             progress_at: now,
             all_dead_since: None,
             has_failed: false,
@@ -90,7 +91,7 @@ impl KillRounds {
     /// Records that children have ended, and brings the next round forward, because the children of the ended ones have
     /// become children of this process.
     pub fn handle_ended(&mut self, now: Instant) {
-        let pause = if self.has_many_children { self.many_pause } else { Duration::ZERO };
+        let pause = if self.has_many_children { self.pause_with_many } else { Duration::ZERO };
         self.next_round = self.next_round.min(now + pause);
         (self.pause, self.progress_at) = (SHORTEST_PAUSE, now);
     }
@@ -112,9 +113,9 @@ impl KillRounds {
         now >= *self.all_dead_since.get_or_insert(now) + UNREAPED_TIMEOUT
     }
 
-    /// Kills every child. If the kill has a pace or is slow, every descendant that one scan finds is killed as well. A
-    /// pace limits both; when it ends, all process groups that children lead are killed. After [`SEARCH_DELAY`], escaped
-    /// processes are searched for.
+    /// Kills every child. If the kill has a pace, no process has ended for [`SCAN_DELAY`], or the kill has lasted for
+    /// [`LATEST_SCAN`], every descendant that one scan finds is killed as well. A pace limits both; when it ends, all
+    /// process groups that children lead are killed. After [`SEARCH_DELAY`], escaped processes are searched for.
     ///
     /// # Errors
     /// Returns why a process could not be killed, or which process is [stuck](KillFailure::Stuck). Later failures are
@@ -123,11 +124,11 @@ impl KillRounds {
         if self.pace.take_if(|(_, end)| now >= *end).is_some() {
             tree.kill_groups();
         }
-        let is_slow = now >= self.progress_at + SCAN_DELAY || now >= self.began_at + SCAN_ANYWAY_DELAY;
-        let began_at = clock::now();
-        let mut result = tree.kill(self.pace.map(|(pace, _)| pace.max_killed_threads), self.pace.is_some() || is_slow);
+        let killing_began_at = clock::now();
+        let mut result = tree.kill(self.pace.map(|(pace, _)| pace.max_killed_threads), self.scans(now));
         self.has_many_children = tree.listed_children() > MANY_CHILDREN;
-        self.schedule_next(now, clock::now().since(began_at));
+        let ended_at = clock::now();
+        self.schedule_next(ended_at, ended_at.since(killing_began_at));
         if now >= self.began_at + SEARCH_DELAY {
             tree.search_in_kill();
         }
@@ -140,11 +141,19 @@ impl KillRounds {
         result
     }
 
-    /// Schedules the round that follows a round which began at `began_at` and took `duration`.
-    fn schedule_next(&mut self, began_at: Instant, duration: Duration) {
-        self.many_pause = (duration * MANY_PAUSE_FACTOR).clamp(SHORTEST_MANY_PAUSE, LONGEST_MANY_PAUSE);
-        let pause = if self.has_many_children { self.pause.max(self.many_pause) } else { self.pause };
-        self.next_round = began_at + duration + pause;
+    /// Returns whether a round that begins now scans.
+    fn scans(&self, now: Instant) -> bool {
+        // Deaths that are handled together are only known after the round.
+        let is_stalled = !self.handles_deaths_together() && now >= self.progress_at + SCAN_DELAY;
+        self.pace.is_some() || is_stalled || now >= self.began_at + LATEST_SCAN
+    }
+
+    /// Schedules the round that follows a round which has just ended and took `duration`.
+    fn schedule_next(&mut self, ended_at: Instant, duration: Duration) {
+        let proportional = duration * PAUSE_FACTOR;
+        self.pause_with_many = proportional.clamp(SHORTEST_PAUSE_WITH_MANY, LONGEST_PAUSE_WITH_MANY);
+        let pause = if self.has_many_children { self.pause.max(self.pause_with_many) } else { self.pause };
+        self.next_round = ended_at + pause;
         self.pause = (self.pause * 2).min(LONGEST_PAUSE);
     }
 }
@@ -190,15 +199,28 @@ mod tests {
 
     #[test]
     fn a_long_round_leaves_most_of_the_cpu_time_to_many_killed_children() {
-        let (began_at, duration) = (clock::now(), Duration::from_millis(2));
-        let ended_at = began_at + duration;
-        let mut kill = KillRounds { has_many_children: true, ..KillRounds::begin(began_at, None) };
-        kill.schedule_next(began_at, duration);
-        assert_eq!(kill.next_round(), ended_at + duration * MANY_PAUSE_FACTOR);
+        let (ended_at, duration) = (clock::now(), Duration::from_millis(2));
+        let mut kill = KillRounds { has_many_children: true, ..KillRounds::begin(ended_at, None) };
+        kill.schedule_next(ended_at, duration);
+        assert_eq!(kill.next_round(), ended_at + duration * PAUSE_FACTOR);
         kill.handle_ended(ended_at);
-        assert_eq!(kill.next_round(), ended_at + duration * MANY_PAUSE_FACTOR);
-        kill.schedule_next(began_at, Duration::from_secs(1));
-        assert_eq!(kill.next_round(), began_at + Duration::from_secs(1) + LONGEST_MANY_PAUSE);
+        assert_eq!(kill.next_round(), ended_at + duration * PAUSE_FACTOR);
+        kill.schedule_next(ended_at, Duration::from_secs(1));
+        assert_eq!(kill.next_round(), ended_at + LONGEST_PAUSE_WITH_MANY);
+    }
+
+    #[test]
+    fn a_kill_scans_when_no_process_ends_or_it_takes_long() {
+        let (now, moment) = (clock::now(), Duration::from_millis(1));
+        let mut kill = KillRounds::begin(now, None);
+        assert!(!kill.scans(now + SCAN_DELAY - moment));
+        assert!(kill.scans(now + SCAN_DELAY));
+        kill.handle_ended(now + SCAN_DELAY);
+        assert!(!kill.scans(now + SCAN_DELAY * 2 - moment));
+        assert!(kill.scans(now + SCAN_DELAY * 2));
+        kill.has_many_children = true;
+        assert!(!kill.scans(now + SCAN_DELAY * 2), "the deaths of many children are not known yet");
+        assert!(kill.scans(now + LATEST_SCAN));
     }
 
     #[test]
